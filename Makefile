@@ -1,0 +1,24 @@
+# Two commands for a new machine: `make demo` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+CARGO := cargo
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: libtorch
+libtorch: ## put libtorch and cmake into third_party/ (CUDA=1: the full set for a GPU too)
+	@CUDA=$(CUDA) tools/setup-libtorch.sh
+
+.PHONY: build
+build: libtorch ## build the daemon into target/release
+	@$(CARGO) build --release
+
+.PHONY: test
+test: libtorch ## every test, the lints and the format check
+	@tools/test.sh
+
+.PHONY: lint
+lint: libtorch ## cargo fmt --check and clippy
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --release --all-targets -- -D warnings

@@ -1,0 +1,8 @@
+//! STU-Net (arXiv 2304.06716) in libtorch, and the safe reading of PyTorch checkpoints.
+//!
+//! Tensors are `[N, C, X, Y, Z]` where X, Y, Z are the network's axes 0, 1, 2: array order `(z, y, x)` after the
+//! model's `transpose_forward`. This room knows nothing of DICOM, models on disk or the ledger.
+
+mod architecture;
+
+pub use architecture::{Architecture, ArchitectureError};

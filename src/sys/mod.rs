@@ -1,0 +1,1 @@
+//! See the house plan in docs/architecture.md.

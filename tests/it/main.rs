@@ -1,0 +1,14 @@
+//! The one integration binary: every module tests one room or one story against the real thing.
+
+mod support;
+
+mod checkpoint;
+mod cli;
+mod dicom_input;
+mod network;
+mod pipeline_e2e;
+mod preprocessing;
+mod resampling;
+mod seg_object;
+mod segmentation;
+mod serve;

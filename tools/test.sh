@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs every test. Checks that lack a tool or the shared data are skipped, and counted at the end.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Debian packages that tests start for real. Installed when we may; otherwise named, and their tests say that they were skipped.
+packages="dcmtk dicom3tools"
+missing=$(for p in $packages; do dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || echo "$p"; done)
+if [ -n "$missing" ] && command -v apt-get >/dev/null; then
+  if [ "$(id -u)" = 0 ]; then
+    echo "installing for the tests: $missing"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >/dev/null 2>&1 \
+      || echo "could not install $missing; the tests that need them are skipped"
+  else
+    echo "to run every test: sudo apt-get install $missing"
+  fi
+fi
+
+export STUNETD_SKIPPED=$PWD/target/skipped.txt
+mkdir -p target; : > "$STUNETD_SKIPPED"
+cargo fmt --check
+cargo test --release
+cargo clippy --release --all-targets --quiet -- -D warnings
+echo "lints and format: clean"
+skipped=$(wc -l < "$STUNETD_SKIPPED")
+if [ "$skipped" -gt 0 ]; then echo; echo "$skipped checks were skipped:"; sort "$STUNETD_SKIPPED" | sed 's/^/  /'; fi
