@@ -22,3 +22,7 @@ test: libtorch ## every test, the lints and the format check
 lint: libtorch ## cargo fmt --check and clippy
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --release --all-targets -- -D warnings
+
+.PHONY: docs
+docs: libtorch ## write the pages that are made from the code
+	@STUNETD_BLESS=1 $(CARGO) test --quiet --release --test it docs::

@@ -5,6 +5,7 @@ mod support;
 mod checkpoint;
 mod cli;
 mod dicom_input;
+mod docs;
 mod network;
 mod pipeline_e2e;
 mod preprocessing;
