@@ -6,6 +6,7 @@
 mod affine;
 mod labelmap;
 mod prepared;
+pub mod resample;
 
 pub use affine::Affine;
 pub use labelmap::{LabelMap, LabelMapError, Labels};
