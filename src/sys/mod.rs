@@ -1,1 +1,3 @@
 //! See the house plan in docs/architecture.md.
+
+pub mod durable;
