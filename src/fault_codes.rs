@@ -17,6 +17,7 @@ codes! {
     ModelDigest, "model.digest_mismatch", Poison, "The weights are not the ones that the manifest names.", "Restore the model folder from its source; never edit it by hand.";
     ModelMismatch, "model.shape_mismatch", Poison, "The weights do not fit the architecture.", "Import the model again from a complete checkpoint.";
     ModelChannels, "model.channel_mismatch", Poison, "The image has another number of channels than the model.", "Choose a model made for this kind of input.";
+    ModelInput, "model.bad_input", Poison, "The tensor given to the network does not fit it.", "Give a tensor [N, C, X, Y, Z] whose axes are divisible by the strides in the manifest.";
     // ---- checkpoints
     CheckpointNotOne, "checkpoint.not_a_checkpoint", Poison, "The file is not a PyTorch checkpoint.", "Check the download; the file should start with the letters PK.";
     CheckpointHtml, "checkpoint.html_page", Poison, "The file is a web page, not weights.", "Download the weights again; a login or error page was saved instead.";

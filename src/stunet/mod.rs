@@ -4,5 +4,15 @@
 //! model's `transpose_forward`. This room knows nothing of DICOM, models on disk or the ledger.
 
 mod architecture;
+mod error;
+mod layers;
+mod network;
+mod precision;
+mod state_dict;
+mod weights;
 
-pub use architecture::{Architecture, ArchitectureError};
+pub use architecture::{Architecture, ArchitectureError, Size};
+pub use error::Error;
+pub use layers::Observer;
+pub use network::Network;
+pub use precision::{Precision, cpu_has_bf16};

@@ -1,1 +1,166 @@
+//! The network against the goldens of the official classes.
 
+use crate::need;
+use crate::support::{Tensors, golden, relative_error};
+use std::collections::HashMap;
+use stunetd::stunet::{Architecture, Network, Precision, Size};
+use tch::{Device, Kind, Tensor};
+
+/// The array of a golden file as an f64 tensor.
+fn tensor(file: &Tensors, name: &str) -> Tensor {
+    let array = file.get(name);
+    let shape: Vec<i64> = array.shape.iter().map(|&n| n as i64).collect();
+    Tensor::from_slice(&array.values).reshape(shape)
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    Vec::try_from(tensor.to_kind(Kind::Double).contiguous().reshape([-1])).expect("numbers")
+}
+
+/// All tensors below a prefix, by the rest of their names.
+fn params(file: &Tensors, prefix: &str) -> HashMap<String, Tensor> {
+    file.names().iter().filter_map(|name| Some((name.strip_prefix(prefix)?.to_string(), tensor(file, name)))).collect()
+}
+
+fn shapes(params: &HashMap<String, Tensor>) -> Vec<(String, Vec<i64>)> {
+    params.iter().map(|(name, t)| (name.clone(), t.size())).collect()
+}
+
+/// Compares all outputs that the golden file stores in a precision: `f32/output.0`, `f64/output.0.stride2`, …
+fn compare(file: &Tensors, network: &Network, precision: &str, tolerance: f64) {
+    let outputs = network.forward_all(&tensor(file, "input")).expect("forward");
+    let full = network.forward(&tensor(file, "input")).expect("forward");
+    assert_eq!(values(&full), values(&outputs[0]), "forward is the first of forward_all");
+    for (i, output) in outputs.iter().enumerate() {
+        let (name, output) = match format!("{precision}/output.{i}.stride2") {
+            thinned if file.has(&thinned) => {
+                let mut output = output.shallow_clone();
+                for axis in 2..5 {
+                    output = output.slice(axis, None, None, 2);
+                }
+                (thinned, output)
+            }
+            _ => (format!("{precision}/output.{i}"), output.shallow_clone()),
+        };
+        let expected = file.get(&name);
+        assert_eq!(output.size(), expected.shape.iter().map(|&n| n as i64).collect::<Vec<_>>(), "{name}");
+        let error = relative_error(values(&output), &expected.values);
+        println!("{name}: {error:.2e}");
+        assert!(error <= tolerance, "{name}: {error:.2e} of the largest value, {tolerance:.0e} allowed");
+    }
+}
+
+fn compare_both(file: &Tensors, params: &HashMap<String, Tensor>, strides: [[usize; 3]; 5]) {
+    let architecture = Architecture::infer(&shapes(params), strides).expect("a STU-Net");
+    for (precision, name, tolerance) in [(Precision::F32, "f32", 1e-5), (Precision::F64, "f64", 1e-11)] {
+        let copy = params.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
+        let network = Network::from_tensors(copy, &architecture, Device::Cpu, precision).expect("network");
+        assert_eq!(network.precision(), precision);
+        compare(file, &network, name, tolerance);
+    }
+}
+
+#[test]
+fn padded_poolings_and_a_batch_of_two() {
+    let file = Tensors::open(&need!(golden("stunet/case_pool_padded.safetensors"), "golden not here"));
+    compare_both(&file, &params(&file, "param/"), [[2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 1, 1], [1, 1, 1]]);
+}
+
+#[test]
+fn mixed_depths_and_kernels() {
+    let file = Tensors::open(&need!(golden("stunet/case_mixed_depth_kernel.safetensors"), "golden not here"));
+    let params = params(&file, "param/");
+    let strides = [[1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]];
+    let architecture = Architecture::infer(&shapes(&params), strides).expect("a STU-Net");
+    assert_eq!((architecture.in_channels, architecture.num_classes), (2, 3));
+    assert_eq!((architecture.dims, architecture.depth), ([3, 4, 5, 6, 7, 8], [2, 1, 3, 1, 2, 1]));
+    assert_eq!(architecture.kernels, [[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3], [1, 5, 5]]);
+    compare_both(&file, &params, strides);
+}
+
+#[test]
+fn state_dicts_of_the_published_sizes() {
+    let counted = [14_596_941, 58_262_669, 440_302_605, 1_457_326_221];
+    for (size, parameters) in Size::ALL.into_iter().zip(counted) {
+        let architecture = Architecture::named(size, 1, 105, Architecture::OFFICIAL_STRIDES);
+        architecture.validate().expect("published");
+        assert_eq!(architecture.parameters(), parameters, "{size}");
+        assert_eq!(architecture.size(), Some(size));
+        let path = need!(golden(&format!("stunet/state_dict_{size}.json")), "state dicts not here");
+        let golden: Vec<(String, Vec<i64>)> = serde_json::from_slice(&std::fs::read(path).expect("file")).expect("json");
+        assert_eq!(architecture.state_dict(), golden, "{size}");
+        assert_eq!(Architecture::infer(&golden, Architecture::OFFICIAL_STRIDES).expect("published"), architecture);
+    }
+}
+
+#[test]
+fn published_costs() {
+    // MACs of one 128³ patch with all heads, in units of 1e11, for the official and for isotropic poolings.
+    let published = [(Size::S, 1.301, 1.294), (Size::B, 5.090, 5.062), (Size::L, 38.255, 38.035), (Size::H, 126.672, 125.934)];
+    for (size, official, isotropic) in published {
+        for (strides, expected) in [(Architecture::OFFICIAL_STRIDES, official), ([[2; 3]; 5], isotropic)] {
+            let macs = Architecture::named(size, 1, 105, strides).macs([128; 3], true) as f64 / 1e11;
+            assert!((macs - expected).abs() < 6e-4, "{size}: {macs:.4} instead of {expected}");
+        }
+    }
+}
+
+#[test]
+fn absurd_architectures_and_patches_are_refused() {
+    let fine = Architecture::named(Size::S, 1, 105, Architecture::OFFICIAL_STRIDES);
+    fine.check_patch([128, 128, 128]).expect("published");
+    fine.check_patch([16, 16, 64]).expect("two voxels at the bottleneck");
+    for patch in [[128, 128, 120], [16, 16, 32], [0, 16, 32], [8192, 16, 32], [4096, 4096, 4096]] {
+        fine.check_patch(patch).expect_err("patch");
+    }
+    let absurd: [fn(&mut Architecture); 9] = [
+        |a| a.in_channels = 0,
+        |a| a.in_channels = usize::MAX,
+        |a| a.num_classes = 1 << 40,
+        |a| a.dims[3] = 0,
+        |a| a.dims = [8192; 6],
+        |a| a.depth[0] = usize::MAX,
+        |a| a.kernels[2] = [3, 4, 3],
+        |a| a.kernels[5] = [1001; 3],
+        |a| a.strides[4][1] = 0,
+    ];
+    for change in absurd {
+        let mut architecture = fine.clone();
+        change(&mut architecture);
+        architecture.validate().expect_err("absurd");
+    }
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_named() {
+    let fine = Architecture::named(Size::S, 1, 4, Architecture::OFFICIAL_STRIDES);
+    type Change = fn(&mut Vec<(String, Vec<i64>)>);
+    let changes: [(&str, Change); 4] = [
+        ("conv_blocks_context.3.0.norm2.bias is missing", |t| t.retain(|(n, _)| n != "conv_blocks_context.3.0.norm2.bias")),
+        ("\"extra\" does not belong", |t| t.push(("extra".into(), vec![1]))),
+        ("upsample_layers.2.conv.weight has shape [64, 1, 1, 1, 1]", |t| {
+            t.iter_mut().find(|(n, _)| n == "upsample_layers.2.conv.weight").expect("there").1[1] = 1;
+        }),
+        ("occurs twice", |t| t.push(t[0].clone())),
+    ];
+    for (expected, change) in changes {
+        let mut tensors = fine.state_dict();
+        change(&mut tensors);
+        let message = Architecture::infer(&tensors, fine.strides).expect_err("wrong").to_string();
+        assert!(message.contains(expected), "{message}");
+        fine.check_tensors(&tensors).expect_err("wrong");
+    }
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused() {
+    let architecture = Architecture { dims: [2; 6], ..Architecture::named(Size::S, 2, 3, [[2; 3]; 5]) };
+    let zeros = architecture.state_dict().into_iter().map(|(n, s)| (n, Tensor::zeros(s, (Kind::Float, Device::Cpu)))).collect();
+    let network = Network::from_tensors(zeros, &architecture, Device::Cpu, Precision::Auto).expect("network");
+    assert_ne!(network.precision(), Precision::Auto);
+    for shape in [vec![1, 1, 64, 64, 64], vec![1, 2, 64, 64, 48], vec![1, 2, 32, 32, 32], vec![2, 64, 64, 64], vec![0, 2, 64, 64, 64]] {
+        network.forward(&Tensor::zeros(&shape, (Kind::Float, Device::Cpu))).expect_err("does not fit");
+    }
+    let error = Network::from_tensors(HashMap::new(), &architecture, Device::Cpu, Precision::F16).err().expect("nothing to build from");
+    assert!(error.to_string().contains("missing"), "{error}");
+}

@@ -1,0 +1,124 @@
+//! A network with its weights on a device, for inference.
+
+use super::layers::{Layers, Observer, Probe, channels_last};
+use super::{Architecture, Error, Precision, weights};
+use std::collections::HashMap;
+use std::path::Path;
+use tch::{Device, Tensor};
+
+/// A STU-Net ready to run. It belongs to the thread that runs the device; tensors stay on that thread.
+pub struct Network {
+    architecture: Architecture,
+    device: Device,
+    precision: Precision,
+    layers: Layers,
+}
+
+impl Network {
+    /// Reads `weights.safetensors` and puts the network on a device.
+    ///
+    /// `precision` may be [`Precision::Auto`]; [`precision`](Self::precision) tells what it became. Fails if the
+    /// architecture is out of limits, if the file's tensors are not exactly the architecture's, or without memory.
+    pub fn open(weights: &Path, architecture: &Architecture, device: Device, precision: Precision) -> Result<Network, Error> {
+        architecture.validate()?;
+        Network::from_tensors(weights::read(weights, architecture)?, architecture, device, precision)
+    }
+
+    /// A network of given parameters, by checkpoint name; each must have the shape that the architecture asks for.
+    pub fn from_tensors(
+        mut tensors: HashMap<String, Tensor>,
+        architecture: &Architecture,
+        device: Device,
+        precision: Precision,
+    ) -> Result<Network, Error> {
+        architecture.validate()?;
+        architecture.check_tensors(&tensors.iter().map(|(name, t)| (name.clone(), t.size())).collect::<Vec<_>>())?;
+        let precision = precision.resolve(device)?;
+        let layers = tch::no_grad(|| {
+            Layers::build(architecture, &mut |name, shape| {
+                let missing = || Error::Input(format!("parameter {name} is missing"));
+                let tensor = tensors.remove(name).ok_or_else(missing)?;
+                // Statistics, affine parameters and heads keep the wide kind; see `Precision`.
+                let wide = name.contains(".norm") || name.starts_with("seg_outputs.");
+                let kind = if wide { precision.wide_kind() } else { precision.kind() };
+                let tensor = tensor.f_detach()?.f_to_device(device)?.f_to_kind(kind)?;
+                if shape.len() == 5 { channels_last(tensor) } else { Ok(tensor) }
+            })
+        })?;
+        Ok(Network { architecture: architecture.clone(), device, precision, layers })
+    }
+
+    /// The network's shape.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// The device that the weights are on.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// The concrete precision, never `Auto`: part of a result's identity.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Full-resolution logits `[N, classes, X, Y, Z]` of an image `[N, C, X, Y, Z]` (any kind, device and layout;
+    /// normalised, network axis order). f32 (f64 with [`Precision::F64`]), on the network's device, channels last in
+    /// memory: the logits of a voxel lie side by side.
+    pub fn forward(&self, input: &Tensor) -> Result<Tensor, Error> {
+        let features = self.features(input)?;
+        self.head(&features)
+    }
+
+    /// All five outputs of deep supervision, full resolution first; each as [`forward`](Self::forward)'s.
+    pub fn forward_all(&self, input: &Tensor) -> Result<Vec<Tensor>, Error> {
+        self.run_all(input, &mut Probe(None))
+    }
+
+    /// As [`forward_all`](Self::forward_all), showing every tensor on the way to an observer: `encoder.0` … `encoder.5`,
+    /// `encoder.1.0.conv1` and the like, `upsample.0`, `decoder.0`, `head.0` … `head.4` (4 = full resolution).
+    pub fn forward_observed(&self, input: &Tensor, observer: Observer) -> Result<Vec<Tensor>, Error> {
+        self.run_all(input, &mut Probe(Some(observer)))
+    }
+
+    fn run_all(&self, input: &Tensor, probe: &mut Probe) -> Result<Vec<Tensor>, Error> {
+        let input = self.prepare(input)?;
+        tch::no_grad(|| {
+            let mut outputs = Vec::with_capacity(5);
+            let mut head = |u: usize, features: &Tensor, probe: &mut Probe| {
+                outputs.push(self.layers.head(u, features, probe)?);
+                Ok(())
+            };
+            drop(self.layers.features(&input, probe, &mut head)?);
+            outputs.reverse();
+            Ok(outputs)
+        })
+    }
+
+    /// Full-resolution decoder features `[N, dims[0], X, Y, Z]`, before the head, in the network's precision, channels
+    /// last in memory. `head(features(x)) = forward(x)`, and the head is linear.
+    pub fn features(&self, input: &Tensor) -> Result<Tensor, Error> {
+        let input = self.prepare(input)?;
+        tch::no_grad(|| self.layers.features(&input, &mut Probe(None), &mut |_, _, _| Ok(())))
+    }
+
+    /// The full-resolution head: features `[N, dims[0], ...]` of any spatial size and floating kind → logits
+    /// `[N, classes, ...]`, f32 (f64 with [`Precision::F64`]).
+    pub fn head(&self, features: &Tensor) -> Result<Tensor, Error> {
+        tch::no_grad(|| self.layers.head(4, &features.f_to_device(self.device)?, &mut Probe(None)))
+    }
+
+    /// Checks the shape and brings the image to the network's device, kind and layout.
+    fn prepare(&self, input: &Tensor) -> Result<Tensor, Error> {
+        let size = input.size();
+        let &[n, c, x, y, z] = size.as_slice() else {
+            return Err(Error::Input(format!("shape {size:?}; five axes [N, C, X, Y, Z] were expected")));
+        };
+        if n < 1 || c != self.architecture.in_channels as i64 {
+            return Err(Error::Input(format!("shape {size:?}; this network takes {} channels", self.architecture.in_channels)));
+        }
+        self.architecture.check_patch([x, y, z].map(|edge| edge as usize)).map_err(|e| Error::Input(e.to_string()))?;
+        tch::no_grad(|| channels_last(input.f_to_device(self.device)?.f_to_kind(self.precision.kind())?))
+    }
+}
