@@ -9,8 +9,49 @@ codes! {
     ConfigInputMissing, "config.input_missing", Fatal, "The input path does not exist or can not be read.", "Check the path and its permissions.";
     // ---- input files
     InputNotDicom, "input.not_dicom", Poison, "There is no DICOM image in the input.", "Give a folder with CT or PET instances, or a NIfTI file.";
+    InputEmptyFile, "input.empty_file", Poison, "The file is empty.", "Copy the file again; the transfer may not have finished.";
+    InputSpecialFile, "input.special_file", Poison, "The path is a link, a pipe, a socket or a device, not a regular file.", "Put regular files into the folder.";
+    InputUnreadableFile, "input.unreadable_file", Poison, "The file can not be opened or read.", "Check the file's permissions and mount.";
+    InputTemporary, "input.temporary_or_truncated", Poison, "The name says that the file is still being written.", "Wait until the sender renames it, or delete the remains.";
+    InputTooLarge, "input.file_too_large", Poison, "The file is larger than the limit.", "Raise the limit on file sizes if the file is right.";
+    InputTooMany, "input.too_many_files", Poison, "The folder holds more files, or deeper folders, than the limit.", "Give a smaller folder, or raise the limit.";
+    InputDicomdir, "input.dicomdir", Poison, "The file is a DICOMDIR, an index of a medium.", "Nothing; the images beside it are read by themselves.";
+    InputTruncated, "input.truncated", Poison, "The file ends too early.", "Send or copy the file again.";
+    InputCorrupt, "input.corrupt", Poison, "The file is not a valid DICOM data set.", "Send the file again from its source.";
+    InputMissingUid, "input.missing_uid", Poison, "An identifying UID is missing or empty.", "Send the instance again from its source, or repair the anonymiser.";
+    InputInvalidUid, "input.invalid_uid", Poison, "A UID is not valid.", "Send the series again with valid UIDs.";
+    InputImplausible, "input.implausible_dimensions", Poison, "Rows, columns, frames or bits are beyond the limits.", "Check the file at its source; raise the limit if it is right.";
+    InputPixelDataShort, "input.pixel_data_too_short", Poison, "There is less pixel data than the header says.", "Send the file again from its source.";
+    InputSopClass, "input.sop_class_not_segmentable", Poison, "The object is not a CT or PET image.", "Nothing; such objects are never segmented.";
+    InputSegmentation, "input.segmentation_object", Poison, "The object is a segmentation.", "Nothing; results are never taken as input.";
     InputEmpty, "input.empty_folder", Poison, "The input folder holds no files.", "Check the path; an export may not have finished.";
     InputNifti, "input.bad_nifti", Poison, "The NIfTI file can not be used.", "Check the file with the tool that wrote it.";
+    // ---- codecs
+    CodecTransferSyntax, "codec.unsupported_transfer_syntax", Poison, "The transfer syntax is not supported.", "Send the series in another transfer syntax.";
+    CodecPixelFormat, "codec.unsupported_pixel_format", Poison, "The pixel layout is not supported.", "Send the series as 8, 16 or 32 bit integers.";
+    CodecDecode, "codec.decode_error", Poison, "The compressed pixel data can not be decoded.", "Send the file again from its source.";
+    // ---- series
+    SeriesLocalizer, "series.localizer", Poison, "The image is a localizer (scout).", "Nothing; localizers are never segmented.";
+    SeriesDerived, "series.derived_series", Poison, "The series is derived (a projection, a fusion, a secondary image).", "Send the original series.";
+    SeriesNotMonochrome, "series.not_monochrome", Poison, "The images have colour.", "Send the original series.";
+    SeriesNoGeometry, "series.no_geometry", Poison, "Image position or orientation is missing.", "Send the original series; without positions no volume can be built.";
+    SeriesBadOrientation, "series.bad_orientation", Poison, "The image orientation is not a pair of orthogonal unit vectors.", "Correct the orientation at the source.";
+    SeriesBadSpacing, "series.bad_spacing", Poison, "Pixel spacing or slice distance is missing or not a positive number.", "Correct the spacing at the source.";
+    SeriesNotVolume, "series.not_a_volume", Poison, "All images lie at one position.", "Nothing; such a series has no third dimension.";
+    SeriesNonCollinear, "series.non_collinear", Poison, "The slices do not lie on one straight line.", "Send a series whose slices share one direction.";
+    SeriesMissingSlice, "series.missing_slice", Poison, "A slice is missing.", "Send the missing slice, or allow `--irregular resample`.";
+    SeriesNonUniform, "series.non_uniform_spacing", Poison, "The distances between slices differ.", "Send a series with even distances, or allow `--irregular resample`.";
+    SeriesTooFew, "series.too_few_slices", Poison, "The series has fewer slices than the minimum.", "Send the whole series, or lower `--min-slices`.";
+    SeriesTooMany, "series.too_many_slices", Poison, "The series has more planes than the limit.", "Raise the limit if the series is right.";
+    SeriesDuplicateConflict, "series.conflicting_duplicate", Poison, "One SOP Instance UID stands for two different images.", "Find out which is right and send the series again.";
+    SeriesDuplicatePositions, "series.duplicate_positions", Poison, "Several different images lie at one position and nothing tells them apart.", "Send each reconstruction as a series of its own.";
+    SeriesMultiTemporal, "series.multi_temporal", Poison, "The time points of the series do not cover the same positions.", "Send each phase as a series of its own.";
+    SeriesMixedGeometry, "series.mixed_geometry", Poison, "These images do not lie on the grid of the largest stack of their series.", "Send each reconstruction as a series of its own.";
+    SeriesPatientConflict, "series.conflicting_patients", Poison, "One series names two patients.", "Correct the patient data at the source.";
+    SeriesNotAttenuationCorrected, "series.not_attenuation_corrected", Poison, "The PET series is not attenuation corrected.", "Send the corrected series.";
+    // ---- quantity
+    QuantityNotHu, "quantity.not_hu", Poison, "The values are not Hounsfield units.", "Send a reconstruction in HU.";
+    QuantityRescaleMissing, "quantity.rescale_missing", Poison, "Rescale Slope or Intercept is missing, so the values may not be Hounsfield units.", "Send the series with its rescale attributes.";
     // ---- models
     ModelMissing, "model.missing", Poison, "The model folder or a file in it is missing.", "Import the model again with `stunetd model import`.";
     ModelManifest, "model.bad_manifest", Poison, "The model's manifest can not be used.", "Import the model again with `stunetd model import`.";

@@ -1,8 +1,13 @@
 //! DICOM vocabulary: UIDs, raw attributes, character sets, the code dictionary, and the guard that looks at a file
 //! before the parser does.
 
+mod instance;
 mod uid;
 
+pub use instance::{
+    Announced, Frame, ImageObject, Instance, PetHeader, PhaseKey, PhaseKeys, PhaseValue, PixelFormat, PlaneTiming, RefusedFile, Rescale,
+    SelectionTags, SeriesKey,
+};
 pub use uid::{Uid, UidError};
 
 /// Attributes of the source that results repeat byte for byte: raw values with their tag and VR, so that names in any

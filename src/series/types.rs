@@ -1,0 +1,166 @@
+//! The types of this room: planes, geometry, series, cases.
+
+use crate::dicom::{CopiedAttributes, PetHeader, PixelFormat, PlaneTiming, RefusedFile, Rescale, SelectionTags, SeriesKey, Uid};
+use crate::fault::Code;
+use std::path::PathBuf;
+
+/// One plane of a series: a classic instance, or one frame of a multi-frame instance.
+#[derive(Clone, Debug)]
+pub struct Plane {
+    /// The file that holds it.
+    pub path: PathBuf,
+    /// SOP Class UID (0008,0016).
+    pub sop_class_uid: Uid,
+    /// SOP Instance UID (0008,0018).
+    pub sop_instance_uid: Uid,
+    /// Frame number from 1, for a frame of a multi-frame instance.
+    pub frame: Option<u32>,
+    /// Image Position (Patient): centre of the first voxel, LPS mm.
+    pub position: [f64; 3],
+    /// Instance Number (0020,0013), if there is one.
+    pub instance_number: Option<i32>,
+    /// How the stored values are laid out.
+    pub pixels: PixelFormat,
+    /// Stored value → modality unit.
+    pub rescale: Rescale,
+    /// When this plane was acquired (PET decay correction).
+    pub timing: PlaneTiming,
+}
+
+/// How the planes of a series lie to each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Geometry {
+    /// Rows (ny).
+    pub rows: usize,
+    /// Columns (nx).
+    pub columns: usize,
+    /// Direction of increasing column index i (unit vector, LPS).
+    pub row_direction: [f64; 3],
+    /// Direction of increasing row index j (unit vector, LPS).
+    pub column_direction: [f64; 3],
+    /// Distance between columns (dx) and between rows (dy) in mm.
+    pub pixel_spacing: PixelSpacing,
+    /// Step from one plane's origin to the next in LPS mm: the mean over the series. Not parallel to the normal when the gantry is tilted.
+    pub slice_step: [f64; 3],
+    /// Slice Thickness (0018,0050) in mm, if given.
+    pub slice_thickness: Option<f64>,
+    /// Whether all slice distances are equal within tolerance.
+    pub uniform_spacing: bool,
+    /// Whether the slice step is oblique to the normal (tilted gantry).
+    pub sheared: bool,
+}
+
+/// In-plane distances between voxel centres, mm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PixelSpacing {
+    /// Between columns, along i: PixelSpacing[1].
+    pub dx: f64,
+    /// Between rows, along j: PixelSpacing[0].
+    pub dy: f64,
+}
+
+/// Ordered planes of one grid: one frame of reference, parallel, spacing regular or the irregularity described.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// Study Instance UID.
+    pub study_uid: Uid,
+    /// Series Instance UID.
+    pub series_uid: Uid,
+    /// Frame of Reference UID, empty in some half-anonymised files.
+    pub frame_of_reference_uid: Option<Uid>,
+    /// `CT` or `PT`.
+    pub modality: String,
+    /// Planes ordered along the normal.
+    pub planes: Vec<Plane>,
+    /// How they lie.
+    pub geometry: Geometry,
+    /// Whether the pixels went through lossy compression (0028,2110) or a lossy transfer syntax.
+    pub lossy: bool,
+    /// Unit and tracer, for PET.
+    pub pet: Option<PetHeader>,
+    /// What was odd but acceptable, as stable codes (`inspect --json`: `warnings`).
+    pub warnings: Vec<String>,
+    /// Raw patient and study attributes that results repeat.
+    pub copied: CopiedAttributes,
+    /// Header values that selection rules look at.
+    pub selection: SelectionTags,
+    /// Image Type (0008,0008) of the first plane.
+    pub image_type: Vec<String>,
+    /// Which volume of its series this is, from 1, when the series was split by time or phase.
+    pub phase: Option<u32>,
+    /// What the values mean, as the header says it: `HU`, a PET unit, or another Rescale Type.
+    pub unit: String,
+    /// Why this series may be looked at but not segmented (its values are not known to be HU).
+    pub hold: Option<Refusal>,
+}
+
+/// A stable code and what exactly; no patient data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code.
+    pub code: Code,
+    /// What exactly was found, in numbers and attribute names.
+    pub detail: String,
+}
+
+/// The series that together are one input: one channel (CT) or several (PET + CT), same study and frame of reference.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// One series per channel, in the order of the model's channels. The first one's grid is the source grid.
+    pub channels: Vec<Series>,
+    /// SHA-256 over sorted (SOP Instance UID, frame numbers, digest of decoded stored pixels, geometry, rescale) of every channel; known
+    /// after decoding.
+    pub volume_key: [u8; 32],
+}
+
+/// What to do with missing slices and uneven distances.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Irregular {
+    /// Refuse the series.
+    #[default]
+    Refuse,
+    /// Take it, with a warning: resampled for inference, labels mapped back to the slices that exist.
+    Resample,
+}
+
+/// What `group` may accept.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Missing slices and uneven distances.
+    pub irregular: Irregular,
+    /// Fewest slices of a volume, at least 1.
+    pub min_slices: usize,
+    /// Most planes of a series.
+    pub max_planes: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { irregular: Irregular::Refuse, min_slices: 3, max_planes: 10_000 }
+    }
+}
+
+/// A series, or a part of one, that gives no volume, and why.
+#[derive(Clone, Debug)]
+pub struct RejectedSeries {
+    /// Study and Series Instance UID; not checked when they are the reason.
+    pub key: SeriesKey,
+    /// Why.
+    pub refusal: Refusal,
+    /// The files concerned, relative to the scanned folder.
+    pub files: Vec<PathBuf>,
+    /// Its planes and geometry, when these could be built and something else is the reason.
+    pub series: Option<Box<Series>>,
+}
+
+/// What `group` makes of the instances.
+#[derive(Clone, Debug, Default)]
+pub struct Grouped {
+    /// Series that give a volume each, ordered by study, series number, series and phase.
+    pub series: Vec<Series>,
+    /// Series or parts of series that give none.
+    pub rejected: Vec<RejectedSeries>,
+    /// Files that belong to no volume, those of the scan included.
+    pub ignored: Vec<RefusedFile>,
+}
