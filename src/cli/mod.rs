@@ -1,6 +1,79 @@
-//! The command line: one file per verb (`docs/cli.md`).
+//! The command line: one file per verb (`stunetd help`).
+//!
+//! A verb is a module with a clap `Args` and `run(args) -> Result<ExitCode, Fault>`: 0 when everything was done, 1 when
+//! some input was refused and each refusal has been told. A fault ends the verb; it is told here, once, for people on
+//! stderr and with `--json` for scripts on stdout.
+
+mod check_config;
+mod report;
+
+pub use report::{print_json, print_line};
+
+use crate::fault::{Code, Fault};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Segments incoming CT and PET studies with STU-Net and answers with DICOM Segmentation objects.
+///
+/// Not a medical device. Exit codes: 0 done, 1 some input was refused (each with its code), 2 usage, 70 internal,
+/// 74 storage, 78 configuration.
+#[derive(Debug, Parser)]
+#[command(name = "stunetd", version, subcommand_required = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    CheckConfig(check_config::Args),
+}
+
+impl Verb {
+    /// Whether the verb was asked for one JSON document on stdout.
+    fn json(&self) -> bool {
+        match self {
+            Verb::CheckConfig(args) => args.json,
+        }
+    }
+
+    fn run(self) -> Result<ExitCode, Fault> {
+        match self {
+            Verb::CheckConfig(args) => check_config::run(args),
+        }
+    }
+}
 
 /// Runs the verb that the arguments name and returns its exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(2)
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let (json, result) = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => (cli.verb.json(), cli.verb.run()),
+        Err(error) if !error.use_stderr() => {
+            // `help` and `--version` are answers, not errors.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => (arguments.iter().any(|a| a == "--json"), Err(usage(&error))),
+    };
+    result.unwrap_or_else(|fault| report::fault(&fault, json))
+}
+
+/// A verb or value that is not there is `config.not_available`; everything else that does not fit is `config.usage`.
+fn usage(error: &clap::Error) -> Fault {
+    use clap::error::ErrorKind as Kind;
+    let code = match error.kind() {
+        Kind::InvalidSubcommand => Code::ConfigNotAvailable,
+        _ => Code::ConfigUsage,
+    };
+    let detail = match error.kind() {
+        Kind::DisplayHelpOnMissingArgumentOrSubcommand => "No verb was given.".to_string(),
+        _ => error.to_string().trim_start_matches("error: ").trim_end().to_string(),
+    };
+    Fault::new(code, detail)
+}
+
+/// What a verb does when its answer can not be written to stdout: `disk.unwritable`.
+fn stdout_failed(result: std::io::Result<()>) -> Result<(), Fault> {
+    result.map_err(|e| Fault::new(Code::DiskUnwritable, format!("stdout: {e}")).caused_by(e))
 }

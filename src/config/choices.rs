@@ -1,0 +1,213 @@
+//! What may stand for a key that offers a choice; the command line offers the same.
+
+use super::units::by_text;
+use serde::Deserialize;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+/// A choice by name: the enum, its names, reading and printing.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// Every choice.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// As it is written.
+            pub fn name(self) -> &'static str { match self { $($name::$variant => $text,)* } }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<$name, String> {
+                $name::ALL.iter().copied().find(|c| c.name() == text).ok_or_else(|| {
+                    let names: Vec<_> = $name::ALL.iter().map(|c| c.name()).collect();
+                    format!("`{text}` is not one of: {}", names.join(", "))
+                })
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(self.name()) }
+        }
+
+        by_text!($name);
+    };
+}
+
+choice! {
+    /// Number format of the network's tensors.
+    Precision {
+        /// bf16 where the device computes in it, f32 elsewhere.
+        Auto = "auto",
+        /// 32-bit floats.
+        F32 = "f32",
+        /// Brain floats.
+        Bf16 = "bf16",
+        /// Half floats.
+        F16 = "f16",
+    }
+}
+
+choice! {
+    /// What is written for a result.
+    Format {
+        /// DICOM Segmentation, `seg.dcm`.
+        Seg = "seg",
+        /// NIfTI label map, `labels.nii.gz`.
+        Nifti = "nifti",
+        /// Picture of three planes, `preview.png`.
+        Preview = "preview",
+    }
+}
+
+choice! {
+    /// What happens to a series with missing slices or varying distances.
+    Irregular {
+        /// Refused by name.
+        Refuse = "refuse",
+        /// Interpolated to even distances; labels return to the slices that exist.
+        Resample = "resample",
+    }
+}
+
+choice! {
+    /// What happens to the files of a watched folder once their result is published.
+    After {
+        /// They stay.
+        Keep = "keep",
+    }
+}
+
+choice! {
+    /// How log lines look.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// What is logged.
+    LogLevel {
+        /// Failures only.
+        Error = "error",
+        /// And what may need attention.
+        Warn = "warn",
+        /// And what was done.
+        Info = "info",
+        /// And how.
+        Debug = "debug",
+    }
+}
+
+/// Where the network runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first GPU if there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device with this number.
+    Cuda(u32),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<DeviceChoice, String> {
+        let cuda = || text.strip_prefix("cuda:")?.parse().ok().map(DeviceChoice::Cuda);
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            _ => cuda().ok_or_else(|| format!("`{text}` is not one of: auto, cpu, cuda:N (N from 0)")),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceChoice::Auto => f.write_str("auto"),
+            DeviceChoice::Cpu => f.write_str("cpu"),
+            DeviceChoice::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+by_text!(DeviceChoice);
+
+/// A share in (0, 1].
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Share(f64);
+
+impl Share {
+    /// Half.
+    pub const HALF: Share = Share(0.5);
+
+    /// `None` outside (0, 1].
+    pub fn new(value: f64) -> Option<Share> {
+        (value > 0.0 && value <= 1.0).then_some(Share(value))
+    }
+
+    /// The number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl FromStr for Share {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Share, String> {
+        text.parse().ok().and_then(Share::new).ok_or_else(|| format!("`{text}` is not a number above 0 and at most 1"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
+        let value = f64::deserialize(deserializer)?;
+        Share::new(value).ok_or_else(|| serde::de::Error::custom(format!("{value} is not above 0 and at most 1")))
+    }
+}
+
+/// An address that only this machine reaches. Beyond it, HTTP would need TLS and a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoopbackAddress(SocketAddr);
+
+impl LoopbackAddress {
+    /// 127.0.0.1 with this port; 0 lets the system choose.
+    pub fn port(port: u16) -> LoopbackAddress {
+        LoopbackAddress(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    /// The address.
+    pub fn get(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl FromStr for LoopbackAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<LoopbackAddress, String> {
+        let address: SocketAddr =
+            text.parse().map_err(|_| format!("`{text}` is not an address with a port, such as \"127.0.0.1:9117\""))?;
+        if address.ip().is_loopback() {
+            Ok(LoopbackAddress(address))
+        } else {
+            Err(format!("`{text}` is not a loopback address; put a proxy with TLS in front to reach it from elsewhere"))
+        }
+    }
+}
+
+impl fmt::Display for LoopbackAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+by_text!(LoopbackAddress);

@@ -1,0 +1,102 @@
+use super::*;
+
+#[test]
+fn the_default_file_says_the_defaults() {
+    assert_eq!(parse(DEFAULT_FILE), Ok(Config::default()));
+    assert_eq!(parse(""), Ok(Config::default()));
+}
+
+/// Every key of the schema stands in the default file, so that it documents all there is.
+#[test]
+fn the_default_file_names_every_key() {
+    let document: toml::Table = DEFAULT_FILE.parse().expect("TOML");
+    let mut missing = Vec::new();
+    for (table, keys) in reader::TABLES {
+        let entries = match document.get(*table) {
+            _ if table.is_empty() => Some(&document),
+            Some(toml::Value::Array(items)) => items.first().and_then(|i| i.as_table()),
+            Some(other) => other.as_table(),
+            None => None,
+        };
+        missing.extend(keys.iter().filter(|k| entries.is_none_or(|e| !e.contains_key(**k))).map(|k| format!("{table}.{k}")));
+    }
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+#[test]
+fn every_mistake_is_told_with_its_line_and_the_nearest_name() {
+    let text = r#"
+host_memry = "8 GiB"
+drain = 30
+quiet = "1 s"
+
+[watch]
+path = "/in"
+
+[intake]
+quiet = "5 parsecs"
+min_slices = -1
+recsan = "1 s"
+
+[model]
+device = "gpu"
+step = 1.5
+frobnicate = true
+
+[http]
+listen = "0.0.0.0:80"
+
+[logs]
+format = "text"
+"#;
+    let told: Vec<String> = parse(text).expect_err("mistakes").iter().map(|m| format!("{} {m}", m.code)).collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    config.unknown_key 2: unknown key `host_memry`; did you mean `host_memory`?
+    config.invalid 3: `drain`: a unit is missing: write for example "30 s" (units: d, h, min, s, ms)
+    config.unknown_key 4: unknown key `quiet`; `quiet` belongs to [intake]
+    config.invalid 6: `watch` can be given several times: write [[watch]]
+    config.invalid 10: `intake.quiet`: unknown unit `parsecs` (units: d, h, min, s, ms)
+    config.invalid 11: `intake.min_slices`: expected a whole number, not below 0
+    config.unknown_key 12: unknown key `recsan` in [intake]; did you mean `rescan`?
+    config.invalid 15: `model.device`: `gpu` is not one of: auto, cpu, cuda:N (N from 0)
+    config.invalid 16: `model.step`: 1.5 is not above 0 and at most 1
+    config.unknown_key 17: unknown key `frobnicate` in [model]; valid here: path, device, precision, step, mirror
+    config.invalid 20: `http.listen`: `0.0.0.0:80` is not a loopback address; put a proxy with TLS in front to reach it from elsewhere
+    config.unknown_key 22: unknown key `logs`; did you mean `log`?
+    "#);
+}
+
+#[test]
+fn broken_toml_is_told_by_line() {
+    let mistakes = parse("host_memory = \"8 GiB\"\n[model\ndevice = \"cpu\"\n").expect_err("mistakes");
+    assert_eq!((mistakes[0].line, mistakes[0].code), (2, Code::ConfigInvalid), "{mistakes:?}");
+}
+
+#[test]
+fn values_are_checked_against_each_other() {
+    let told = |text: &str| parse(text).expect_err(text).into_iter().map(|m| m.to_string()).collect::<Vec<_>>().join("\n");
+    let cases = [
+        "watch = []",
+        "host_memory = \"12 MiB\"",
+        "[[watch]]\npath = \"/a\"\n[output]\npath = \"/a/b\"",
+        "[[watch]]\npath = \"/a\"\n[[watch]]\npath = \"/a/b\"",
+        "[output]\nformats = []",
+        "[intake]\nmin_slices = 0",
+    ];
+    insta::assert_snapshot!(cases.map(told).join("\n"), @r#"
+    1: `watch`: at least one folder has to be watched
+    1: `host_memory`: 12 MiB is too little for any study; at least 1 GiB
+    2: `watch.path`: /a and output.path /a/b lie in each other
+    4: `watch.path`: /a/b lies in, or holds, another watched folder
+    2: `output.formats`: at least one of: seg, nifti, preview
+    2: `intake.min_slices`: at least 1
+    "#);
+}
+
+#[test]
+fn relative_paths_start_from_the_file() {
+    let config = parse("[[watch]]\npath = \"in\"\n[output]\npath = \"/out\"").expect("valid").relative_to(Path::new("/etc/stunetd"));
+    assert_eq!(config.watch[0].path, Path::new("/etc/stunetd/in"));
+    assert_eq!(config.output.path, Path::new("/out"));
+    assert_eq!(config.libtorch_dir, Path::new(""));
+}
