@@ -1,1 +1,5 @@
-//! See the house plan in docs/architecture.md.
+//! Where studies come in: scanning and watching folders, receiving from the network, deciding when a series is complete.
+
+pub mod dimse;
+pub mod scp;
+pub mod spool;
