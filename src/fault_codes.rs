@@ -25,7 +25,6 @@ codes! {
     InputSopClass, "input.sop_class_not_segmentable", Poison, "The object is not a CT or PET image.", "Nothing; such objects are never segmented.";
     InputSegmentation, "input.segmentation_object", Poison, "The object is a segmentation.", "Nothing; results are never taken as input.";
     InputEmpty, "input.empty_folder", Poison, "The input folder holds no files.", "Check the path; an export may not have finished.";
-    InputTooLarge, "input.too_large", Poison, "An instance exceeds the size limit.", "Raise the limit if such instances are genuine.";
     InputNifti, "input.bad_nifti", Poison, "The NIfTI file can not be used.", "Check the file with the tool that wrote it.";
     // ---- codecs
     CodecTransferSyntax, "codec.unsupported_transfer_syntax", Poison, "The transfer syntax is not supported.", "Send the series in another transfer syntax.";

@@ -2,4 +2,5 @@
 
 pub mod dimse;
 pub mod scp;
+pub mod select;
 pub mod spool;

@@ -12,4 +12,5 @@ mod preprocessing;
 mod resampling;
 mod seg_object;
 mod segmentation;
+mod selection;
 mod serve;
