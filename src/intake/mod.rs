@@ -3,4 +3,6 @@
 pub mod dimse;
 pub mod scp;
 pub mod select;
+pub mod settle;
 pub mod spool;
+pub mod watch;

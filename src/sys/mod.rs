@@ -1,6 +1,8 @@
-//! The operating system behind small seams: clock, durable files, shutdown, signals, cores.
+//! The operating system behind small seams: clock, durable files, shutdown, signals, cores, libraries.
 
 pub mod clock;
+pub mod cores;
 pub mod durable;
+pub mod libtorch;
 pub mod shutdown;
 pub mod signals;

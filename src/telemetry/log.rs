@@ -1,0 +1,47 @@
+//! Log lines, on stderr. No patient data: no names, no identifiers, no input paths; a series goes by its keyed hash.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+use tracing_subscriber::EnvFilter;
+
+/// The environment variable that overrides the level, by module if wanted (`debug`, `stunetd::intake=debug`).
+pub const VARIABLE: &str = "STUNETD_LOG";
+
+/// Starts logging; `level` is used where [`VARIABLE`] says nothing. Later calls change nothing.
+pub fn start(json: bool, level: &str) {
+    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // Fails when logging was started before, as in tests.
+    let _ = if json { lines.json().flatten_event(true).try_init() } else { lines.with_target(false).try_init() };
+    std::panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        let place = info.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
+        tracing::error!(thread = thread.name().unwrap_or(""), place, "panic: {}", panic_text(info.payload()));
+    }));
+}
+
+/// What a panic said.
+pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
+    payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// A short name for something that must not be written as it is: the same for the same text as long as the process
+/// lives, and not to be guessed from outside.
+pub fn keyed_hash(text: &str) -> String {
+    // Keyed with random numbers of the operating system.
+    static KEY: OnceLock<RandomState> = OnceLock::new();
+    format!("{:016x}", KEY.get_or_init(RandomState::new).hash_one(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyed_hash_is_steady_and_hides_its_text() {
+        assert_eq!(keyed_hash("1.2.3"), keyed_hash("1.2.3"));
+        assert_ne!(keyed_hash("1.2.3"), keyed_hash("1.2.4"));
+        // Another key, another name.
+        assert_ne!(keyed_hash("1.2.3"), format!("{:016x}", RandomState::new().hash_one("1.2.3")));
+    }
+}

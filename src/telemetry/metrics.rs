@@ -1,0 +1,354 @@
+//! Every metric of the daemon: name, type, labels, meaning.
+//!
+//! Prometheus conventions: prefix `stunetd_`, base units, `_total` for counters, `_info` for facts. Labels come from closed
+//! sets only, and every counter and histogram is there at zero from the start, so that rates and alerts work before the
+//! first event.
+
+use super::names::{JobState, Stage};
+use crate::fault::Code;
+use prometheus::core::Collector;
+use prometheus::{
+    CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use std::time::Duration;
+
+/// Facts about the running program that become `_info` metrics.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Version of stunetd.
+    pub version: &'static str,
+    /// Version of libtorch.
+    pub libtorch: String,
+    /// Where the network runs: `cpu` or `cuda:N`.
+    pub device: String,
+    /// The model's name.
+    pub model: String,
+    /// The model's version.
+    pub model_version: String,
+    /// Hexadecimal digest of the model.
+    pub model_digest: String,
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its result was published.
+    Published,
+    /// Its result had been published before.
+    AlreadyPublished,
+    /// It can not be done.
+    Parked,
+    /// It failed for now and waits for another try.
+    Retried,
+    /// It was given up because the daemon ends.
+    Abandoned,
+}
+
+impl Ended {
+    const ALL: [(Ended, &'static str); 5] = [
+        (Ended::Published, "published"),
+        (Ended::AlreadyPublished, "already_published"),
+        (Ended::Parked, "parked"),
+        (Ended::Retried, "retried"),
+        (Ended::Abandoned, "abandoned"),
+    ];
+
+    fn name(self) -> &'static str {
+        Ended::ALL.iter().find(|(ended, _)| *ended == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// All metrics, registered once.
+pub struct Metrics {
+    registry: Registry,
+    build_info: IntGaugeVec,
+    model_info: IntGaugeVec,
+    /// 1 when the model is loaded and the folders are watched.
+    pub ready: IntGauge,
+    /// 1 while the daemon finishes its work to end.
+    pub draining: IntGauge,
+    files_read: IntCounter,
+    read_bytes: IntCounter,
+    instances_rejected: IntCounterVec,
+    scan_seconds: Histogram,
+    /// Series that files still come for.
+    pub series_open: IntGauge,
+    series_closed: IntCounterVec,
+    series_reopened: IntCounter,
+    series_refused: IntCounterVec,
+    jobs: IntGaugeVec,
+    jobs_ended: IntCounterVec,
+    jobs_parked: IntCounterVec,
+    oldest_job_age: Gauge,
+    stage_seconds: HistogramVec,
+    turnaround_seconds: Histogram,
+    queue_bytes: IntGaugeVec,
+    queue_limit_bytes: IntGaugeVec,
+    backpressure_seconds: CounterVec,
+    device_busy_seconds: CounterVec,
+    windows: IntCounter,
+    voxels: IntCounter,
+    faults: IntCounterVec,
+    panics: IntCounterVec,
+}
+
+/// Seconds from a hundredth to an hour.
+const STAGE_BUCKETS: &[f64] = &[0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3600.0];
+/// Seconds from last slice to published result.
+const TURNAROUND_BUCKETS: &[f64] = &[5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0];
+/// Seconds of one look through the folders.
+const SCAN_BUCKETS: &[f64] = &[0.001, 0.01, 0.1, 1.0, 10.0, 100.0];
+
+impl Metrics {
+    /// All metrics at zero. Fails only if two had the same name.
+    pub fn new() -> Result<Metrics, prometheus::Error> {
+        let r = Registry::new_custom(Some("stunetd".into()), None)?;
+        let codes = || Code::ALL.iter().map(|c| c.name());
+        let stages = || Stage::ALL.iter().map(|s| s.name());
+        let metrics = Metrics {
+            build_info: register(
+                &r,
+                IntGaugeVec::new(Opts::new("build_info", "Facts about the program."), &["version", "libtorch", "device"]),
+            )?,
+            model_info: register(
+                &r,
+                IntGaugeVec::new(Opts::new("model_info", "The model that serves."), &["role", "model", "version", "digest12"]),
+            )?,
+            ready: register(&r, IntGauge::new("ready", "1 when the model is loaded and the folders are watched."))?,
+            draining: register(&r, IntGauge::new("draining", "1 while the daemon finishes its work to end."))?,
+            files_read: register(
+                &r,
+                IntCounter::new("instances_received_total", "Files that arrived or changed and whose header was read."),
+            )?,
+            read_bytes: register(&r, IntCounter::new("received_bytes_total", "Bytes of the files that arrived or changed."))?,
+            instances_rejected: zeroed(&r, "instances_rejected_total", "Files that can not be used, by code.", "reason", codes())?,
+            scan_seconds: register(
+                &r,
+                Histogram::with_opts(buckets("scan_duration_seconds", "Time to look through the changed folders.", SCAN_BUCKETS)),
+            )?,
+            series_open: register(&r, IntGauge::new("series_open", "Series that are not complete yet."))?,
+            series_closed: zeroed(
+                &r,
+                "series_closed_total",
+                "Series taken as complete, by the evidence.",
+                "evidence",
+                ["timer"].into_iter(),
+            )?,
+            series_reopened: register(&r, IntCounter::new("series_reopened_total", "Series that changed after they were taken."))?,
+            series_refused: zeroed(&r, "series_refused_total", "Series that are not processed, by code.", "code", codes())?,
+            jobs: register(&r, IntGaugeVec::new(Opts::new("jobs", "Jobs by state."), &["state"]))?,
+            jobs_ended: zeroed(
+                &r,
+                "jobs_ended_total",
+                "Jobs that came to an end, by how.",
+                "result",
+                Ended::ALL.iter().map(|(_, name)| *name),
+            )?,
+            jobs_parked: zeroed(&r, "jobs_parked_total", "Jobs that can not be done, by code.", "code", codes())?,
+            oldest_job_age: register(&r, Gauge::new("oldest_job_age_seconds", "Age of the oldest job that is not done."))?,
+            stage_seconds: register(
+                &r,
+                HistogramVec::new(buckets("stage_duration_seconds", "Time of one job in a stage.", STAGE_BUCKETS), &["stage"]),
+            )?,
+            turnaround_seconds: register(
+                &r,
+                Histogram::with_opts(buckets(
+                    "turnaround_seconds",
+                    "Time from the last change of a series to its published result.",
+                    TURNAROUND_BUCKETS,
+                )),
+            )?,
+            queue_bytes: register(&r, IntGaugeVec::new(Opts::new("queue_bytes", "Bytes that jobs in work have reserved."), &["queue"]))?,
+            queue_limit_bytes: register(&r, IntGaugeVec::new(Opts::new("queue_limit_bytes", "Bytes that may be reserved."), &["queue"]))?,
+            backpressure_seconds: register(
+                &r,
+                CounterVec::new(
+                    Opts::new("backpressure_seconds_total", "Time a stage waited for the next one to take its work."),
+                    &["stage"],
+                ),
+            )?,
+            device_busy_seconds: register(
+                &r,
+                CounterVec::new(Opts::new("device_busy_seconds_total", "Time the device worked."), &["work"]),
+            )?,
+            windows: register(&r, IntCounter::new("infer_patches_total", "Windows that went through the network."))?,
+            voxels: register(&r, IntCounter::new("infer_voxels_total", "Voxels that were labelled."))?,
+            faults: zeroed(&r, "faults_total", "Failures, by code.", "code", codes())?,
+            panics: zeroed(&r, "panics_total", "Stages that panicked; the job is parked and the daemon goes on.", "stage", stages())?,
+            registry: r,
+        };
+        for stage in stages() {
+            metrics.stage_seconds.with_label_values(&[stage]);
+            metrics.backpressure_seconds.with_label_values(&[stage]);
+        }
+        for state in JobState::ALL {
+            metrics.jobs.with_label_values(&[state.name()]);
+        }
+        metrics.device_busy_seconds.with_label_values(&["infer"]);
+        metrics.queue_bytes.with_label_values(&["host"]);
+        metrics.queue_limit_bytes.with_label_values(&["host"]);
+        Ok(metrics)
+    }
+
+    /// The text that `/metrics` answers with, the process's own numbers included.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        let mut families = self.registry.gather();
+        families.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&families, &mut out)?;
+        String::from_utf8(out).map_err(|e| prometheus::Error::Msg(e.to_string()))
+    }
+
+    /// States what runs.
+    pub fn facts(&self, facts: &Facts) {
+        self.build_info.with_label_values(&[facts.version, &facts.libtorch, &facts.device]).set(1);
+        let digest = facts.model_digest.get(..12).unwrap_or(&facts.model_digest);
+        self.model_info.with_label_values(&["production", &facts.model, &facts.model_version, digest]).set(1);
+    }
+
+    /// One look through the changed folders: how long, how many headers were read, how many bytes those files have.
+    pub fn scanned(&self, took: Duration, files: u64, bytes: u64) {
+        self.scan_seconds.observe(took.as_secs_f64());
+        self.files_read.inc_by(files);
+        self.read_bytes.inc_by(bytes);
+    }
+
+    /// A file that can not be used.
+    pub fn instance_rejected(&self, code: Code) {
+        self.instances_rejected.with_label_values(&[code.name()]).inc();
+    }
+
+    /// A series was quiet for long enough.
+    pub fn series_closed(&self) {
+        self.series_closed.with_label_values(&["timer"]).inc();
+    }
+
+    /// A series changed after it was taken.
+    pub fn series_reopened(&self) {
+        self.series_reopened.inc();
+    }
+
+    /// A series is not processed.
+    pub fn series_refused(&self, code: Code) {
+        self.series_refused.with_label_values(&[code.name()]).inc();
+    }
+
+    /// A job came into a state from another one, `None` standing for outside.
+    pub fn job_moved(&self, from: Option<JobState>, to: Option<JobState>) {
+        if let Some(from) = from {
+            self.jobs.with_label_values(&[from.name()]).dec();
+        }
+        if let Some(to) = to {
+            self.jobs.with_label_values(&[to.name()]).inc();
+        }
+    }
+
+    /// A job came to an end.
+    pub fn job_ended(&self, how: Ended) {
+        self.jobs_ended.with_label_values(&[how.name()]).inc();
+    }
+
+    /// A job can not be done.
+    pub fn job_parked(&self, code: Code) {
+        self.jobs_parked.with_label_values(&[code.name()]).inc();
+    }
+
+    /// The age of the oldest job that is not done.
+    pub fn oldest_job(&self, age: Duration) {
+        self.oldest_job_age.set(age.as_secs_f64());
+    }
+
+    /// A stage is through with a job.
+    pub fn stage_done(&self, stage: Stage, took: Duration) {
+        self.stage_seconds.with_label_values(&[stage.name()]).observe(took.as_secs_f64());
+        if stage == Stage::Segment {
+            self.device_busy_seconds.with_label_values(&["infer"]).inc_by(took.as_secs_f64());
+        }
+    }
+
+    /// A stage waited for the next one.
+    pub fn backpressure(&self, stage: Stage, waited: Duration) {
+        self.backpressure_seconds.with_label_values(&[stage.name()]).inc_by(waited.as_secs_f64());
+    }
+
+    /// A result was published this long after the last change of its series.
+    pub fn turnaround(&self, took: Duration) {
+        self.turnaround_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Host bytes reserved by jobs in work, and the most that may be.
+    pub fn host_bytes(&self, used: u64, limit: u64) {
+        self.queue_bytes.with_label_values(&["host"]).set(used.try_into().unwrap_or(i64::MAX));
+        self.queue_limit_bytes.with_label_values(&["host"]).set(limit.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Windows that went through the network.
+    pub fn windows(&self, count: u64) {
+        self.windows.inc_by(count);
+    }
+
+    /// Voxels that were labelled.
+    pub fn voxels(&self, count: u64) {
+        self.voxels.inc_by(count);
+    }
+
+    /// A failure, counted where it is handled.
+    pub fn fault(&self, code: Code) {
+        self.faults.with_label_values(&[code.name()]).inc();
+    }
+
+    /// A stage panicked.
+    pub fn panicked(&self, stage: Stage) {
+        self.panics.with_label_values(&[stage.name()]).inc();
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: Result<C, prometheus::Error>) -> Result<C, prometheus::Error> {
+    let metric = metric?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+/// A counter with one label from a closed set, at zero for each value.
+fn zeroed<'a>(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: impl Iterator<Item = &'a str>,
+) -> Result<IntCounterVec, prometheus::Error> {
+    let counter = register(r, IntCounterVec::new(Opts::new(name, help), &[label]))?;
+    values.for_each(|value| drop(counter.with_label_values(&[value])));
+    Ok(counter)
+}
+
+fn buckets(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::new(name, help).buckets(buckets.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_there_at_zero() {
+        let metrics = Metrics::new().expect("metrics");
+        let text = metrics.text().expect("text");
+        for line in [
+            "stunetd_ready 0",
+            "stunetd_instances_received_total 0",
+            "stunetd_series_closed_total{evidence=\"timer\"} 0",
+            "stunetd_jobs_ended_total{result=\"published\"} 0",
+            "stunetd_jobs_parked_total{code=\"memory.volume_too_large\"} 0",
+            "stunetd_stage_duration_seconds_count{stage=\"segment\"} 0",
+            "stunetd_panics_total{stage=\"deliver\"} 0",
+            "stunetd_backpressure_seconds_total{stage=\"prepare\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes"));
+        let series = text.lines().filter(|l| !l.starts_with('#')).count();
+        assert!(series < 2000, "{series} series");
+    }
+}

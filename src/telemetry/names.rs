@@ -1,0 +1,60 @@
+//! The closed sets that metric labels and log fields come from.
+
+/// The steps that a study goes through; what heartbeats, stage times and back-pressure are told by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// Pixels become a volume.
+    Read,
+    /// The volume becomes the network's grid.
+    Prepare,
+    /// The grid becomes labels.
+    Segment,
+    /// The labels become files in a staging folder.
+    Finish,
+    /// The files are published.
+    Deliver,
+}
+
+impl Stage {
+    /// In the order of the street.
+    pub const ALL: [Stage; 5] = [Stage::Read, Stage::Prepare, Stage::Segment, Stage::Finish, Stage::Deliver];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Read => "read",
+            Stage::Prepare => "prepare",
+            Stage::Segment => "segment",
+            Stage::Finish => "finish",
+            Stage::Deliver => "deliver",
+        }
+    }
+}
+
+/// Where a job can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum JobState {
+    /// Waits for its turn or for memory.
+    Queued,
+    /// In the street.
+    Working,
+    /// Failed for now; tried again by itself.
+    Waiting,
+    /// Can not be done; told why, files untouched.
+    Parked,
+}
+
+impl JobState {
+    /// Every state.
+    pub const ALL: [JobState; 4] = [JobState::Queued, JobState::Working, JobState::Waiting, JobState::Parked];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            JobState::Queued => "queued",
+            JobState::Working => "working",
+            JobState::Waiting => "waiting",
+            JobState::Parked => "parked",
+        }
+    }
+}
