@@ -57,6 +57,8 @@ codes! {
     ModelManifest, "model.bad_manifest", Poison, "The model's manifest can not be used.", "Import the model again with `stunetd model import`.";
     ModelDigest, "model.digest_mismatch", Poison, "The weights are not the ones that the manifest names.", "Restore the model folder from its source; never edit it by hand.";
     ModelMismatch, "model.shape_mismatch", Poison, "The weights do not fit the architecture.", "Import the model again from a complete checkpoint.";
+    ModelExists, "model.already_exists", Poison, "The output folder exists already.", "Choose another folder; a generation is never overwritten.";
+    ModelLabels, "model.bad_labels", Poison, "The label list can not be used.", "Correct the list named in the message.";
     ModelChannels, "model.channel_mismatch", Poison, "The image has another number of channels than the model.", "Choose a model made for this kind of input.";
     ModelInput, "model.bad_input", Poison, "The tensor given to the network does not fit it.", "Give a tensor [N, C, X, Y, Z] whose axes are divisible by the strides in the manifest.";
     // ---- checkpoints
@@ -66,6 +68,10 @@ codes! {
     CheckpointForbidden, "checkpoint.forbidden_global", Poison, "The checkpoint asks for code that is not on the allow-list.", "Do not trust this file; get it from its original source.";
     CheckpointMalformed, "checkpoint.malformed", Poison, "The checkpoint's structure is not understood.", "Get the file from its original source.";
     CheckpointLimit, "checkpoint.limit_exceeded", Poison, "The checkpoint exceeds a safety limit.", "Get the file from its original source.";
+    CheckpointCorrupt, "checkpoint.corrupt", Poison, "Bytes of the checkpoint are not those that were written.", "Download or copy the file again.";
+    CheckpointNoWeights, "checkpoint.no_weights", Poison, "The checkpoint holds no network weights.", "Give the file that nnU-Net saved (.model, or checkpoint_final.pth in its folder).";
+    CheckpointNotFinite, "checkpoint.not_finite", Poison, "A weight is infinite or not a number.", "The training diverged; choose an earlier checkpoint.";
+    CheckpointNotStunet, "checkpoint.not_stunet", Poison, "The weights are not those of a STU-Net.", "Give a checkpoint of STU-Net; other network families are not supported.";
     CheckpointPlans, "checkpoint.bad_plans", Poison, "The plans beside the weights are missing or can not be used.", "Put plans (.model.pkl, or plans.json and dataset.json) beside the weights.";
     CheckpointUnsupported, "checkpoint.unsupported", Poison, "The checkpoint needs something that is not supported.", "See the message for which feature; only 3-D full-resolution STU-Net is supported.";
     // ---- memory, disk, device

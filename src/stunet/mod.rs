@@ -4,6 +4,7 @@
 //! model's `transpose_forward`. This room knows nothing of DICOM, models on disk or the ledger.
 
 mod architecture;
+pub mod checkpoint;
 mod error;
 mod layers;
 mod network;

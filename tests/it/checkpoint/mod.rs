@@ -1,0 +1,6 @@
+//! Reading PyTorch checkpoints: every container variant, every opcode, and files made to do harm.
+
+mod containers;
+mod forge;
+mod hostile;
+mod pickles;
