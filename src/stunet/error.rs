@@ -49,7 +49,10 @@ impl From<tch::TchError> for Error {
     }
 }
 
-/// Reads libtorch's error text: memory, a lost device, or anything else. The stack trace is cut off.
+/// Longest part of libtorch's text that is kept.
+const MAX_TEXT: usize = 600;
+
+/// Reads libtorch's error text: memory, a lost device, or anything else. The stack trace and long lists are cut off.
 pub(super) fn from_torch_text(text: &str) -> Error {
     const MEMORY: [&str; 8] = [
         "out of memory",
@@ -69,7 +72,8 @@ pub(super) fn from_torch_text(text: &str) -> Error {
         "device-side assert",
         "No CUDA GPUs",
     ];
-    let short = text.split("Exception raised from").next().unwrap_or(text).trim().to_string();
+    let end = ["Exception raised from", "\nframe #0"].iter().filter_map(|mark| text.find(mark)).min().unwrap_or(text.len());
+    let short: String = text[..end].trim().chars().take(MAX_TEXT).collect();
     let any = |needles: &[&str]| needles.iter().any(|n| short.contains(n));
     if any(&MEMORY) {
         Error::OutOfMemory(short)
@@ -117,6 +121,7 @@ mod tests {
     #[test]
     fn a_real_failure_of_the_allocator_is_recognised() {
         let error = tch::Tensor::f_empty([1 << 50], (tch::Kind::Double, tch::Device::Cpu)).expect_err("8 PiB");
-        assert!(matches!(Error::from(error), Error::OutOfMemory(text) if !text.contains("frame #0")));
+        let error = Error::from(error);
+        assert!(matches!(&error, Error::OutOfMemory(text) if !text.contains("frame #0")), "{error:?}");
     }
 }

@@ -1,14 +1,13 @@
 //! The blocks of the network, as functions of their parameters.
 //!
 //! Tensors are `[N, C, X, Y, Z]`. Parameters are whatever tensors they are built from: leaves that want a gradient for
-//! training, or converted and laid out once for inference.
+//! training, or converted once for inference. Layers run plainly, by libtorch's own operators on any device and with
+//! gradients, until [`Layers::optimise`] lays out their weights for inference on the CPU and turns the fused kernels on.
 
-use super::{Architecture, Error};
+use super::fused::{self, EPSILON};
+use super::{Architecture, Error, shim};
 use std::borrow::Borrow;
-use tch::{Device, Tensor};
-
-/// InstanceNorm's epsilon.
-const EPSILON: f64 = 1e-5;
+use tch::{Device, Kind, Tensor};
 
 /// Sees tensors by name as they are made: `encoder.{s}`, `encoder.{s}.{b}.{conv1,norm1,act1,conv2,norm2,conv3}`, the
 /// same with `decoder.{u}`, `upsample.{u}` and `head.{u}`.
@@ -28,9 +27,15 @@ impl Probe<'_> {
 /// Where a parameter of a given name and shape comes from.
 pub(super) type Source<'a> = &'a mut dyn FnMut(&str, &[i64]) -> Result<Tensor, Error>;
 
+/// A convolution's weight: as libtorch has it, or laid out for oneDNN.
+enum Weight {
+    Plain(Tensor),
+    Packed(Tensor),
+}
+
 /// A convolution with bias and padding `kernel / 2`.
-pub(super) struct Conv {
-    weight: Tensor,
+struct Conv {
+    weight: Weight,
     bias: Tensor,
     stride: [i64; 3],
     padding: [i64; 3],
@@ -40,15 +45,45 @@ impl Conv {
     fn build(name: &str, out: usize, cin: usize, kernel: [usize; 3], stride: [usize; 3], source: Source) -> Result<Conv, Error> {
         let [x, y, z] = kernel.map(|k| k as i64);
         Ok(Conv {
-            weight: source(&format!("{name}.weight"), &[out as i64, cin as i64, x, y, z])?,
+            weight: Weight::Plain(source(&format!("{name}.weight"), &[out as i64, cin as i64, x, y, z])?),
             bias: source(&format!("{name}.bias"), &[out as i64])?,
             stride: stride.map(|s| s as i64),
             padding: kernel.map(|k| (k / 2) as i64),
         })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        Ok(x.f_conv3d(&self.weight, Some(&self.bias), self.stride, self.padding, [1, 1, 1], 1)?)
+    /// Lays out the weight for channels-last inputs `[N, C, X, Y, Z]` of about this size, where oneDNN computes its kind.
+    fn pack(&mut self, input: [usize; 3]) -> Result<(), Error> {
+        if let Weight::Plain(weight) = &self.weight
+            && matches!(weight.f_kind()?, Kind::Float | Kind::BFloat16)
+        {
+            let [x, y, z] = input.map(|edge| edge as i64);
+            let packed = shim::pack_conv3d(weight, self.padding, self.stride, [1, weight.size()[1], x, y, z])?;
+            self.weight = Weight::Packed(packed);
+        }
+        Ok(())
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+        self.with_bias(x, Some(&self.bias))
+    }
+
+    /// For an InstanceNorm to follow, which takes any bias out again, or for a sum that brings the bias in.
+    fn without_bias(&self, x: &Tensor) -> Result<Tensor, Error> {
+        self.with_bias(x, None)
+    }
+
+    fn with_bias(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, Error> {
+        match &self.weight {
+            Weight::Plain(weight) => {
+                let bias = bias.map(|b| b.f_to_kind(weight.f_kind()?)).transpose()?;
+                Ok(x.f_conv3d(weight, bias, self.stride, self.padding, [1, 1, 1], 1)?)
+            }
+            Weight::Packed(weight) => {
+                let bias = bias.map(|b| b.f_to_kind(x.f_kind()?)).transpose()?;
+                shim::conv3d(x, weight, bias.as_ref(), self.padding, self.stride)
+            }
+        }
     }
 }
 
@@ -91,6 +126,22 @@ struct Block {
 }
 
 impl Block {
+    /// The same as [`forward`](Self::forward) up to rounding, by the fused kernels. The biases of conv1 and conv2 are left
+    /// out, since the norms remove them; conv3's comes in with the sum.
+    fn forward_fused(&self, x: &Tensor) -> Result<Tensor, Error> {
+        let mut y = self.conv1.without_bias(x)?;
+        fused::norm_act(&mut y, &self.norm1.weight, &self.norm1.bias, None)?;
+        let mut y = self.conv2.without_bias(&y)?;
+        match &self.conv3 {
+            Some(conv3) => {
+                let skip = conv3.without_bias(x)?;
+                fused::norm_act(&mut y, &self.norm2.weight, &self.norm2.bias, Some((&skip, Some(&conv3.bias))))?;
+            }
+            None => fused::norm_act(&mut y, &self.norm2.weight, &self.norm2.bias, Some((x, None)))?,
+        }
+        Ok(y)
+    }
+
     fn forward(&self, x: &Tensor, probe: &mut Probe) -> Result<Tensor, Error> {
         let mut see = |part: &str, tensor: Tensor| {
             probe.see(&tensor, || format!("{}.{part}", self.name));
@@ -144,10 +195,11 @@ impl Stage {
         Ok(Stage(blocks))
     }
 
-    fn forward(&self, x: &Tensor, probe: &mut Probe) -> Result<Tensor, Error> {
+    fn forward(&self, x: &Tensor, fused: bool, probe: &mut Probe) -> Result<Tensor, Error> {
         let mut y: Option<Tensor> = None;
         for block in &self.0 {
-            y = Some(block.forward(y.as_ref().unwrap_or(x), probe)?);
+            let x = y.as_ref().unwrap_or(x);
+            y = Some(if fused { block.forward_fused(x)? } else { block.forward(x, probe)? });
         }
         Ok(y.unwrap_or_else(|| x.shallow_clone()))
     }
@@ -160,6 +212,7 @@ pub(super) struct Layers {
     factors: Vec<[i64; 3]>,
     decoder: Vec<Stage>,
     heads: Vec<Conv>,
+    fused: bool,
 }
 
 impl Layers {
@@ -183,7 +236,34 @@ impl Layers {
             decoder.push(Stage::build(plan, source)?);
             heads.push(Conv::build(&format!("seg_outputs.{u}"), a.num_classes, a.dims[s], [1; 3], [1; 3], source)?);
         }
-        Ok(Layers { encoder, upsample, factors, decoder, heads })
+        Ok(Layers { encoder, upsample, factors, decoder, heads, fused: false })
+    }
+
+    /// Lays out the weights for inference on the CPU, for patches of about this size, and runs by fused kernels from now on.
+    /// The parameters must be on the CPU and inputs channels-last; gradients are no longer to be had.
+    pub(super) fn optimise(&mut self, a: &Architecture, patch: [usize; 3]) -> Result<(), Error> {
+        let sizes = a.stage_sizes(patch);
+        let pack = |stage: &mut Stage, entry: [usize; 3], inside: [usize; 3]| -> Result<(), Error> {
+            for (b, block) in stage.0.iter_mut().enumerate() {
+                let input = if b == 0 { entry } else { inside };
+                block.conv1.pack(input)?;
+                block.conv2.pack(inside)?;
+                if let Some(conv3) = &mut block.conv3 {
+                    conv3.pack(input)?;
+                }
+            }
+            Ok(())
+        };
+        for (s, stage) in self.encoder.iter_mut().enumerate() {
+            pack(stage, sizes[s.saturating_sub(1)], sizes[s])?;
+        }
+        for u in 0..5 {
+            pack(&mut self.decoder[u], sizes[4 - u], sizes[4 - u])?;
+            self.upsample[u].pack(sizes[5 - u])?;
+            self.heads[u].pack(sizes[4 - u])?;
+        }
+        self.fused = true;
+        Ok(())
     }
 
     /// Runs encoder and decoder. `each` gets the decoder step (0 = lowest resolution) and its features; the last ones,
@@ -194,21 +274,26 @@ impl Layers {
         probe: &mut Probe,
         each: &mut dyn FnMut(usize, &Tensor, &mut Probe) -> Result<(), Error>,
     ) -> Result<Tensor, Error> {
+        let fused = self.fused && probe.0.is_none();
         let mut skips = Vec::with_capacity(6);
         for (s, stage) in self.encoder.iter().enumerate() {
-            let y = stage.forward(skips.last().unwrap_or(x), probe)?;
+            let y = stage.forward(skips.last().unwrap_or(x), fused, probe)?;
             probe.see(&y, || format!("encoder.{s}"));
             skips.push(y);
         }
         let mut x = skips.pop().unwrap_or_else(|| x.shallow_clone());
         for (u, stage) in self.decoder.iter().enumerate() {
-            let up = repeat(&self.upsample[u].forward(&x)?, self.factors[u])?;
-            probe.see(&up, || format!("upsample.{u}"));
+            let low = self.upsample[u].forward(&x)?;
             let joined = match skips.pop() {
-                Some(skip) => Tensor::f_cat(&[up, skip], 1)?,
-                None => up,
+                Some(skip) if fused => fused::repeat_concat(&low, self.factors[u], &skip)?,
+                Some(skip) => {
+                    let up = repeat(&low, self.factors[u])?;
+                    probe.see(&up, || format!("upsample.{u}"));
+                    Tensor::f_cat(&[up, skip], 1)?
+                }
+                None => low,
             };
-            x = stage.forward(&joined, probe)?;
+            x = stage.forward(&joined, fused, probe)?;
             probe.see(&x, || format!("decoder.{u}"));
             each(u, &x, probe)?;
         }
@@ -218,7 +303,7 @@ impl Layers {
     /// The segmentation head of decoder step `u` (4 = full resolution): features → logits.
     pub(super) fn head(&self, u: usize, features: &Tensor, probe: &mut Probe) -> Result<Tensor, Error> {
         let head = &self.heads[u];
-        let logits = head.forward(&features.f_to_kind(head.weight.f_kind()?)?)?;
+        let logits = head.forward(&features.f_to_kind(head.bias.f_kind()?)?)?;
         probe.see(&logits, || format!("head.{u}"));
         Ok(logits)
     }

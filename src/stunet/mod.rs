@@ -6,9 +6,12 @@
 mod architecture;
 pub mod checkpoint;
 mod error;
+mod fused;
 mod layers;
 mod network;
 mod precision;
+mod shim;
+mod simd;
 mod state_dict;
 mod weights;
 
@@ -17,3 +20,4 @@ pub use error::Error;
 pub use layers::Observer;
 pub use network::Network;
 pub use precision::{Precision, cpu_has_bf16};
+pub use shim::{CudaMemory, allow_tf32, cuda_memory, empty_cuda_cache};

@@ -1,10 +1,13 @@
 //! A network with its weights on a device, for inference.
 
 use super::layers::{Layers, Observer, Probe, channels_last};
-use super::{Architecture, Error, Precision, weights};
+use super::{Architecture, Error, Precision, shim, weights};
 use std::collections::HashMap;
 use std::path::Path;
 use tch::{Device, Tensor};
+
+/// The patch that convolution weights are laid out for; others work too.
+const TYPICAL_PATCH: [usize; 3] = [128; 3];
 
 /// A STU-Net ready to run. It belongs to the thread that runs the device; tensors stay on that thread.
 pub struct Network {
@@ -34,16 +37,21 @@ impl Network {
         architecture.validate()?;
         architecture.check_tensors(&tensors.iter().map(|(name, t)| (name.clone(), t.size())).collect::<Vec<_>>())?;
         let precision = precision.resolve(device)?;
+        shim::allow_tf32(false)?;
         let layers = tch::no_grad(|| {
-            Layers::build(architecture, &mut |name, shape| {
+            let mut layers = Layers::build(architecture, &mut |name, shape| {
                 let missing = || Error::Input(format!("parameter {name} is missing"));
                 let tensor = tensors.remove(name).ok_or_else(missing)?;
-                // Statistics, affine parameters and heads keep the wide kind; see `Precision`.
-                let wide = name.contains(".norm") || name.starts_with("seg_outputs.");
+                // Biases, affine parameters and heads keep the wide kind; see `Precision`.
+                let wide = shape.len() == 1 || name.starts_with("seg_outputs.");
                 let kind = if wide { precision.wide_kind() } else { precision.kind() };
                 let tensor = tensor.f_detach()?.f_to_device(device)?.f_to_kind(kind)?;
                 if shape.len() == 5 { channels_last(tensor) } else { Ok(tensor) }
-            })
+            })?;
+            if device == Device::Cpu && precision != Precision::F64 {
+                layers.optimise(architecture, TYPICAL_PATCH)?;
+            }
+            Ok::<_, Error>(layers)
         })?;
         Ok(Network { architecture: architecture.clone(), device, precision, layers })
     }

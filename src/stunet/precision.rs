@@ -1,6 +1,6 @@
 //! What numbers the network computes with.
 
-use super::Error;
+use super::{Error, shim};
 use tch::{Device, Kind};
 
 /// The kind of number that activations and convolution weights are held in. Statistics and sums are f32 at least
@@ -26,10 +26,13 @@ impl Precision {
     pub fn resolve(self, device: Device) -> Result<Precision, Error> {
         match (self, device) {
             (Precision::Auto, Device::Cpu) if cpu_has_bf16() => Ok(Precision::Bf16),
-            (Precision::Auto, Device::Cuda(_)) => Ok(Precision::Bf16),
+            (Precision::Auto, Device::Cuda(_)) if shim::cuda_has_bf16()? => Ok(Precision::Bf16),
             (Precision::Auto, _) => Ok(Precision::F32),
             (Precision::F16, Device::Cpu) => {
                 Err(Error::Unsupported("precision f16 needs a CUDA device; choose bf16, f32 or auto on the CPU".into()))
+            }
+            (Precision::Bf16, Device::Cpu) if !cpu_can_bf16() => {
+                Err(Error::Unsupported("precision bf16 needs a CPU with AVX-512 (BW, DQ, VL); choose f32 or auto".into()))
             }
             (concrete, _) => Ok(concrete),
         }
@@ -81,11 +84,24 @@ impl std::str::FromStr for Precision {
     }
 }
 
+/// Whether oneDNN computes bf16 on this CPU, in hardware or through f32.
+fn cpu_can_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        has!("avx512bw") && has!("avx512dq") && has!("avx512vl")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// Whether this CPU multiplies bf16 in hardware. Every CPU with AMX-BF16 has AVX512-BF16 too.
 pub fn cpu_has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        std::arch::is_x86_feature_detected!("avx512bf16") && std::arch::is_x86_feature_detected!("avx512bw")
+        std::arch::is_x86_feature_detected!("avx512bf16") && cpu_can_bf16()
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

@@ -4,5 +4,6 @@ pub mod clock;
 pub mod cores;
 pub mod durable;
 pub mod libtorch;
+pub mod memory;
 pub mod shutdown;
 pub mod signals;

@@ -1,0 +1,121 @@
+// What tch does not reach in libtorch: its thread pool, convolutions with prepacked weights, TF32 and the device cache.
+// ATen headers only; none of CUDA's. Every function that can fail returns null, or a message that the caller frees.
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+template <typename Body>
+char* guarded(Body body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error& e) {
+    return strdup(e.what_without_backtrace());
+  } catch (const std::exception& e) {
+    return strdup(e.what());
+  } catch (...) {
+    return strdup("an exception of unknown type");
+  }
+}
+
+at::IntArrayRef three(const int64_t* values) { return {values, 3}; }
+
+std::optional<at::Tensor> optional(const at::Tensor* tensor) { return tensor ? std::make_optional(*tensor) : std::nullopt; }
+
+using Scalars = c10::List<std::optional<at::Scalar>>;
+
+}  // namespace
+
+extern "C" {
+
+void stunetd_free(char* message) { free(message); }
+
+// Runs body(context, begin, end) over parts of 0..n on libtorch's own threads, so that no second pool competes with it.
+void stunetd_parallel(int64_t n, void (*body)(void*, int64_t, int64_t), void* context) {
+  at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+}
+
+// A convolution weight in the layout that oneDNN wants for channels-last inputs of `input` = [N, C, X, Y, Z].
+char* stunetd_pack_conv3d(const at::Tensor* weight, const int64_t* padding, const int64_t* stride, const int64_t* input, at::Tensor** out) {
+  return guarded([&] {
+    static auto pack = c10::Dispatcher::singleton()
+                           .findSchemaOrThrow("mkldnn::_reorder_convolution_weight", "")
+                           .typed<at::Tensor(const at::Tensor&, at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t, at::OptionalIntArrayRef)>();
+    const int64_t ones[3] = {1, 1, 1};
+    *out = new at::Tensor(pack.call(*weight, three(padding), three(stride), three(ones), 1, at::IntArrayRef(input, 5)));
+  });
+}
+
+// A convolution of a channels-last input with a packed weight; the output is channels-last. With `sum`, the result is
+// added to that tensor in place and returned as it.
+char* stunetd_conv3d(const at::Tensor* x, const at::Tensor* weight, const at::Tensor* bias, const int64_t* padding, const int64_t* stride,
+                     at::Tensor* sum, at::Tensor** out) {
+  return guarded([&] {
+    const int64_t ones[3] = {1, 1, 1};
+    if (sum) {
+      static auto add = c10::Dispatcher::singleton()
+                            .findSchemaOrThrow("mkldnn::_convolution_pointwise_", "binary")
+                            .typed<at::Tensor&(at::Tensor&, const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                                               at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, int64_t, std::string_view,
+                                               std::optional<at::Scalar>, std::optional<std::string_view>, Scalars,
+                                               std::optional<std::string_view>)>();
+      at::Tensor& y = add.call(*sum, *x, *weight, optional(bias), three(padding), three(stride), three(ones), 1, "add", at::Scalar(1.0),
+                               std::nullopt, Scalars(), std::nullopt);
+      *out = new at::Tensor(y);
+    } else {
+      static auto conv = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_convolution_pointwise", "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, at::IntArrayRef,
+                                               at::IntArrayRef, at::IntArrayRef, int64_t, std::string_view, Scalars,
+                                               std::optional<std::string_view>)>();
+      *out = new at::Tensor(
+          conv.call(*x, *weight, optional(bias), three(padding), three(stride), three(ones), 1, "none", Scalars(), std::nullopt));
+    }
+  });
+}
+
+// Whether CUDA may compute f32 in TF32 (10 bits of mantissa).
+char* stunetd_allow_tf32(bool allow) {
+  return guarded([&] {
+    at::globalContext().setAllowTF32CuDNN(allow);
+    at::globalContext().setAllowTF32CuBLAS(allow);
+  });
+}
+
+// Whether the CUDA device convolves bf16 in hardware (compute capability 8 or later).
+char* stunetd_cuda_has_bf16(bool* out) {
+  return guarded([&] { *out = at::globalContext().hasCUDA() && at::detail::getCUDAHooks().supportsBFloat16ConvolutionWithCuDNNv8(); });
+}
+
+// Gives cached memory that no tensor uses back to the CUDA driver.
+char* stunetd_empty_cuda_cache() {
+  return guarded([&] {
+    if (at::globalContext().hasCUDA()) c10::getDeviceAllocator(c10::DeviceType::CUDA)->emptyCache();
+  });
+}
+
+// Bytes on a CUDA device: free and total as the driver sees them, then in tensors now and at most so far.
+char* stunetd_cuda_memory(int device, int64_t* out) {
+  return guarded([&] {
+    auto* allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
+    const auto index = static_cast<c10::DeviceIndex>(device);
+    const auto [free, total] = allocator->getMemoryInfo(index);
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const auto bytes = allocator->getDeviceStats(index).allocated_bytes[all];
+    out[0] = static_cast<int64_t>(free);
+    out[1] = static_cast<int64_t>(total);
+    out[2] = bytes.current;
+    out[3] = bytes.peak;
+  });
+}
+
+}  // extern "C"
