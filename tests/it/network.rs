@@ -3,6 +3,7 @@
 use crate::need;
 use crate::support::{Tensors, golden, relative_error};
 use std::collections::HashMap;
+use stunetd::stunet::checkpoint::Checkpoint;
 use stunetd::stunet::{Architecture, Network, Precision, Size};
 use tch::{Device, Kind, Tensor};
 
@@ -20,6 +21,21 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 /// All tensors below a prefix, by the rest of their names.
 fn params(file: &Tensors, prefix: &str) -> HashMap<String, Tensor> {
     file.names().iter().filter_map(|name| Some((name.strip_prefix(prefix)?.to_string(), tensor(file, name)))).collect()
+}
+
+/// All weights of a PyTorch checkpoint.
+fn weights(path: &std::path::Path) -> HashMap<String, Tensor> {
+    let checkpoint = Checkpoint::open(path).expect("a checkpoint");
+    let weights = checkpoint.weights().expect("weights");
+    let tensor = |tensor: &stunetd::stunet::checkpoint::Tensor| {
+        let shape: Vec<i64> = tensor.shape().iter().map(|&n| n as i64).collect();
+        Tensor::from_slice(&checkpoint.read(tensor).expect("numbers")).reshape(shape)
+    };
+    weights.iter().map(|(name, t)| (name.clone(), tensor(t))).collect()
+}
+
+fn copy(params: &HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    params.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect()
 }
 
 fn shapes(params: &HashMap<String, Tensor>) -> Vec<(String, Vec<i64>)> {
@@ -53,8 +69,7 @@ fn compare(file: &Tensors, network: &Network, precision: &str, tolerance: f64) {
 fn compare_both(file: &Tensors, params: &HashMap<String, Tensor>, strides: [[usize; 3]; 5]) {
     let architecture = Architecture::infer(&shapes(params), strides).expect("a STU-Net");
     for (precision, name, tolerance) in [(Precision::F32, "f32", 1e-5), (Precision::F64, "f64", 1e-11)] {
-        let copy = params.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
-        let network = Network::from_tensors(copy, &architecture, Device::Cpu, precision).expect("network");
+        let network = Network::from_tensors(copy(params), &architecture, Device::Cpu, precision).expect("network");
         assert_eq!(network.precision(), precision);
         compare(file, &network, name, tolerance);
     }
@@ -76,6 +91,134 @@ fn mixed_depths_and_kernels() {
     assert_eq!((architecture.dims, architecture.depth), ([3, 4, 5, 6, 7, 8], [2, 1, 3, 1, 2, 1]));
     assert_eq!(architecture.kernels, [[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3], [1, 5, 5]]);
     compare_both(&file, &params, strides);
+}
+
+#[test]
+fn tiny_network() {
+    let file = Tensors::open(&need!(golden("stunet/tiny_forward.safetensors"), "golden not here"));
+    let weights = weights(&need!(golden("stunet/tiny.model"), "golden not here"));
+    compare_both(&file, &weights, Architecture::OFFICIAL_STRIDES);
+}
+
+#[test]
+fn deep_network_with_two_channels() {
+    let file = Tensors::open(&need!(golden("stunet/deep_forward.safetensors"), "golden not here"));
+    let weights = weights(&need!(golden("stunet/deep.model"), "golden not here"));
+    compare_both(&file, &weights, [[1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]]);
+}
+
+#[test]
+fn transferred_network() {
+    let file = Tensors::open(&need!(golden("stunet/transfer_1to2.safetensors"), "golden not here"));
+    compare_both(&file, &params(&file, "result/"), Architecture::OFFICIAL_STRIDES);
+}
+
+#[test]
+fn intermediates_of_the_tiny_network() {
+    let file = Tensors::open(&need!(golden("stunet/tiny_intermediates.safetensors"), "golden not here"));
+    let weights = weights(&need!(golden("stunet/tiny.model"), "golden not here"));
+    let architecture = Architecture::infer(&shapes(&weights), Architecture::OFFICIAL_STRIDES).expect("a STU-Net");
+    let network = Network::from_tensors(weights, &architecture, Device::Cpu, Precision::F32).expect("network");
+    let mut left: std::collections::BTreeSet<String> = file.names().into_iter().filter(|name| name != "input").collect();
+    let outputs = network
+        .forward_observed(&tensor(&file, "input"), &mut |name, seen| {
+            if left.remove(name) {
+                let expected = file.get(name);
+                assert_eq!(seen.size(), expected.shape.iter().map(|&n| n as i64).collect::<Vec<_>>(), "{name}");
+                let error = relative_error(values(seen), &expected.values);
+                assert!(error <= 1e-5, "{name}: {error:.2e}");
+            }
+        })
+        .expect("forward");
+    assert!(left.is_empty(), "not seen: {left:?}");
+    // Observed, the network runs libtorch's own norms; unobserved, the fused ones.
+    for (observed, fused) in outputs.iter().zip(network.forward_all(&tensor(&file, "input")).expect("forward")) {
+        let error = relative_error(values(&fused), &values(observed));
+        assert!(error <= 1e-5, "{error:.2e}");
+    }
+}
+
+#[test]
+fn features_and_head_make_the_logits() {
+    let file = Tensors::open(&need!(golden("stunet/case_pool_padded.safetensors"), "golden not here"));
+    let params = params(&file, "param/");
+    let architecture = Architecture::infer(&shapes(&params), [[2; 3], [2; 3], [2; 3], [1; 3], [1; 3]]).expect("a STU-Net");
+    for precision in [Precision::F32, Precision::F64, Precision::Auto] {
+        let network = Network::from_tensors(copy(&params), &architecture, Device::Cpu, precision).expect("network");
+        let input = tensor(&file, "input");
+        let (features, logits) = (network.features(&input).expect("features"), network.forward(&input).expect("forward"));
+        assert_eq!(features.size(), [2, 3, 16, 16, 24]);
+        assert_eq!(logits.kind(), if precision == Precision::F64 { Kind::Double } else { Kind::Float });
+        assert_eq!(values(&network.head(&features).expect("head")), values(&logits));
+        // The head takes any part of the volume.
+        let slab = network.head(&features.narrow(2, 4, 3)).expect("head");
+        assert!(relative_error(values(&slab), &values(&logits.narrow(2, 4, 3))) <= 1e-6);
+    }
+}
+
+#[test]
+fn weights_are_read_from_safetensors() {
+    let path = need!(golden("nnunet/predictor_weights.safetensors"), "golden not here");
+    let file = Tensors::open(&path);
+    let architecture = Architecture::infer(&shapes(&params(&file, "")), Architecture::OFFICIAL_STRIDES).expect("a STU-Net");
+    let input = Tensor::randn([1, 1, 32, 48, 32], (Kind::Float, Device::Cpu));
+    let opened = Network::open(&path, &architecture, Device::Cpu, Precision::F32).expect("network");
+    let built = Network::from_tensors(params(&file, ""), &architecture, Device::Cpu, Precision::F32).expect("network");
+    assert_eq!(values(&opened.forward(&input).expect("forward")), values(&built.forward(&input).expect("forward")));
+
+    let code = |path: &std::path::Path, architecture: &Architecture| {
+        let error = Network::open(path, architecture, Device::Cpu, Precision::F32).err().expect("refused");
+        stunetd::fault::Fault::from(error).code.name()
+    };
+    let wider = Architecture { num_classes: architecture.num_classes + 1, ..architecture.clone() };
+    assert_eq!(code(&path, &wider), "model.shape_mismatch");
+    let absurd = Architecture { in_channels: 1 << 40, ..architecture.clone() };
+    assert_eq!(code(&path, &absurd), "model.bad_manifest");
+    let dir = tempfile::tempdir().expect("folder");
+    assert_eq!(code(&dir.path().join("absent"), &architecture), "model.missing");
+    let bytes = std::fs::read(&path).expect("file");
+    let other = dir.path().join("weights.safetensors");
+    for damaged in [&bytes[..bytes.len() - 1], &bytes[..1000], b"", &[0xff; 64]] {
+        std::fs::write(&other, damaged).expect("file");
+        assert!(["model.shape_mismatch", "disk.unreadable"].contains(&code(&other, &architecture)), "{} bytes", damaged.len());
+    }
+}
+
+/// Share of voxels with the same class, and the worst Dice of any class that covers at least 50 voxels.
+fn agreement(a: &Tensor, b: &Tensor) -> (f64, f64) {
+    let equal = a.eq_tensor(b).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+    let count = |t: &Tensor| t.to_kind(Kind::Double).sum(Kind::Double).double_value(&[]);
+    let worst = (0..a.max().int64_value(&[]) + 1).fold(1f64, |worst, class| {
+        let (a, b) = (a.eq(class), b.eq(class));
+        let (size, both) = (count(&a) + count(&b), count(&a.logical_and(&b)));
+        if size < 100.0 { worst } else { worst.min(2.0 * both / size) }
+    });
+    (equal, worst)
+}
+
+#[test]
+fn bf16_keeps_the_labels_of_a_trained_network() {
+    // The demo model on a real CT at the network's spacing, in four windows, padded below.
+    let volume = Tensors::open(&need!(golden("nnunet/e2e/dicom_lowres.safetensors"), "golden not here"));
+    let folder = "nnunet/demo_model/nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0/checkpoint_final.pth";
+    let weights = weights(&need!(golden(folder), "golden not here"));
+    let architecture = Architecture::infer(&shapes(&weights), [[2; 3]; 5]).expect("a STU-Net");
+    let open = |precision| Network::from_tensors(copy(&weights), &architecture, Device::Cpu, precision);
+    let reference = open(Precision::F32).expect("network");
+    let Ok(reduced) = open(Precision::Bf16) else {
+        crate::support::note_skipped("bf16", "this CPU has no AVX-512");
+        return;
+    };
+    let volume = tensor(&volume, "preprocessed_f32").unsqueeze(0).to_kind(Kind::Float).constant_pad_nd([0, 0, 0, 0, 9, 10]);
+    let labels = |network: &Network| {
+        let windows: Vec<_> = [(0, 0), (0, 71), (71, 0), (71, 71)]
+            .map(|(y, x)| network.forward(&volume.narrow(3, y, 96).narrow(4, x, 96)).expect("forward").narrow(2, 9, 13).argmax(1, false))
+            .into();
+        Tensor::cat(&windows, 0)
+    };
+    let (equal, dice) = agreement(&labels(&reduced), &labels(&reference));
+    println!("bf16: {:.4} % of voxels, worst Dice {dice:.5}", equal * 100.0);
+    assert!(equal >= 0.999 && dice >= 0.995, "{:.4} % of voxels, worst Dice {dice:.5}", equal * 100.0);
 }
 
 #[test]
