@@ -1,0 +1,168 @@
+//! The stored bytes of pixel data, frame by frame, as they lie in the file: native values or codestreams, nothing decoded.
+
+use super::error::DicomError;
+use super::guard::{self, Limits, Source, Walked, read_fully_at};
+use super::pixel_location::{Encapsulated, Fragment, PixelLocation};
+use std::fs::File;
+use std::path::Path;
+
+/// An open file whose pixel data was located by the guard.
+pub struct PixelData {
+    file: File,
+    /// The inflated value, for the deflated transfer syntax.
+    inflated: Option<Vec<u8>>,
+    location: PixelLocation,
+    transfer_syntax: String,
+    big_endian: bool,
+}
+
+impl PixelData {
+    /// Walks the file again (it may have changed since its header was read) and keeps it open. A regular file is expected.
+    pub fn open(path: &Path, limits: &Limits) -> Result<PixelData, DicomError> {
+        let Walked { data, error } = guard::walk_file(path, limits, &|_| Ok(()));
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let file = File::open(path)?;
+        let big_endian = data.root_is_big_endian();
+        let location = data.pixels.ok_or_else(|| DicomError::Truncated("there is no pixel data".into()))?;
+        let inflated = data.deflated_at.map(|start| inflate(&file, start, &location, limits)).transpose()?;
+        Ok(PixelData { file, inflated, location, transfer_syntax: data.transfer_syntax, big_endian })
+    }
+
+    /// Transfer Syntax UID of the file.
+    pub fn transfer_syntax(&self) -> &str {
+        &self.transfer_syntax
+    }
+
+    /// Whether frames are codestreams.
+    pub fn is_encapsulated(&self) -> bool {
+        self.location.encapsulated.is_some()
+    }
+
+    /// Whether native values of more than one byte are big endian.
+    pub fn is_big_endian(&self) -> bool {
+        self.big_endian
+    }
+
+    /// Replaces `out` by the stored bytes of frame `index` (from 0) of `frames`: of native data exactly `frame_bytes`, of encapsulated data the
+    /// frame's codestream with the padding that its last fragment may have.
+    pub fn frame(&self, index: u32, frames: u32, frame_bytes: u64, out: &mut Vec<u8>) -> Result<(), DicomError> {
+        out.clear();
+        let Some(parts) = &self.location.encapsulated else {
+            let start = u64::from(index).saturating_mul(frame_bytes);
+            let have = self.location.length.saturating_sub(start);
+            if have < frame_bytes {
+                return Err(DicomError::PixelDataShort { have, need: frame_bytes });
+            }
+            return self.append(self.location.offset + start, frame_bytes, out);
+        };
+        for fragment in frame_fragments(parts, index, frames, |f| self.starts_codestream(f))? {
+            self.append(fragment.offset, fragment.length.into(), out)?;
+        }
+        Ok(())
+    }
+
+    /// Appends `length` bytes at `offset`; the guard has seen that they are there.
+    fn append(&self, offset: u64, length: u64, out: &mut Vec<u8>) -> Result<(), DicomError> {
+        let gone = || DicomError::Truncated("the file has shrunk while it was read".into());
+        if let Some(value) = &self.inflated {
+            let start = (offset - self.location.offset) as usize;
+            out.extend_from_slice(value.get(start..start + length as usize).ok_or_else(gone)?);
+            return Ok(());
+        }
+        let held = out.len();
+        out.resize(held + length as usize, 0);
+        if read_fully_at(&self.file, &mut out[held..], offset)? < length as usize {
+            return Err(gone());
+        }
+        Ok(())
+    }
+
+    fn starts_codestream(&self, fragment: Fragment) -> Result<bool, DicomError> {
+        let mut head = Vec::new();
+        self.append(fragment.offset, fragment.length.min(4).into(), &mut head)?;
+        Ok(matches!(head.as_slice(), [0xFF, 0xD8, ..] | [0xFF, 0x4F, 0xFF, 0x51]))
+    }
+}
+
+/// Reads the pixel data value out of the deflate stream.
+fn inflate(file: &File, start: u64, location: &PixelLocation, limits: &Limits) -> Result<Vec<u8>, DicomError> {
+    const STEP: usize = 64 << 10;
+    if location.length > limits.decoded_bytes {
+        return Err(DicomError::Implausible(format!("{} bytes of pixel data, the limit is {}", location.length, limits.decoded_bytes)));
+    }
+    let mut source = Source::file(file, file.metadata()?.len()).inflate_from(start, limits.inflated_bytes);
+    let mut value = Vec::new();
+    while (value.len() as u64) < location.length {
+        let want = (location.length - value.len() as u64).min(STEP as u64) as usize;
+        let bytes = source.at(location.offset + value.len() as u64, want)?;
+        if bytes.is_empty() {
+            return Err(DicomError::Truncated("the deflated data set ends inside its pixel data".into()));
+        }
+        value.extend_from_slice(bytes);
+    }
+    Ok(value)
+}
+
+/// The fragments of one frame (PS3.5 annex A.4): all of them for a single frame, one each where the numbers agree, else by the offset table,
+/// else by where codestreams start.
+fn frame_fragments(
+    parts: &Encapsulated,
+    index: u32,
+    frames: u32,
+    starts_codestream: impl Fn(Fragment) -> Result<bool, DicomError>,
+) -> Result<&[Fragment], DicomError> {
+    let fragments = parts.fragments.as_slice();
+    let unclear = || DicomError::Corrupt(format!("{} fragments can not be assigned to {frames} frames", fragments.len()));
+    let (index, frames) = (index as usize, frames as usize);
+    if index >= frames || fragments.is_empty() {
+        return Err(unclear());
+    }
+    if frames == 1 {
+        return Ok(fragments);
+    }
+    if fragments.len() == frames {
+        return Ok(&fragments[index..=index]);
+    }
+    let starts = if parts.offsets.len() == frames {
+        let first = fragments[0].offset;
+        let at = |offset: &u64| fragments.iter().position(|f| f.offset - first == *offset);
+        parts.offsets.iter().map(at).collect::<Option<Vec<usize>>>().ok_or_else(unclear)?
+    } else {
+        let mut starts = Vec::with_capacity(frames);
+        for (at, fragment) in fragments.iter().enumerate() {
+            if starts_codestream(*fragment)? {
+                starts.push(at);
+            }
+        }
+        starts
+    };
+    if starts.len() != frames || starts[0] != 0 || !starts.is_sorted() {
+        return Err(unclear());
+    }
+    let end = starts.get(index + 1).copied().unwrap_or(fragments.len());
+    Ok(&fragments[starts[index]..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fragments_go_to_frames_by_every_rule() {
+        let fragment = |i: u64| Fragment { offset: 100 + 18 * i, length: 10 };
+        let parts = |offsets: &[u64], n: u64| Encapsulated { offsets: offsets.to_vec(), fragments: (0..n).map(fragment).collect(), head: vec![] };
+        let never = |_| Ok(false);
+        let ranges = |p: &Encapsulated, frames: u32, starts: &dyn Fn(Fragment) -> Result<bool, DicomError>| -> Vec<usize> {
+            (0..frames).map(|i| frame_fragments(p, i, frames, starts).map_or(0, <[Fragment]>::len)).collect()
+        };
+        assert_eq!(ranges(&parts(&[], 3), 1, &never), [3]);
+        assert_eq!(ranges(&parts(&[], 2), 2, &never), [1, 1]);
+        assert_eq!(ranges(&parts(&[0, 36], 3), 2, &never), [2, 1]);
+        assert_eq!(ranges(&parts(&[0, 35], 3), 2, &never), [0, 0], "offset between two fragments");
+        assert_eq!(ranges(&parts(&[36, 0], 3), 2, &never), [0, 0], "frames out of order");
+        assert_eq!(ranges(&parts(&[], 3), 2, &|f| Ok(f.offset != 118)), [2, 1]);
+        assert_eq!(ranges(&parts(&[], 3), 2, &never), [0, 0]);
+    }
+}
