@@ -52,6 +52,9 @@ pub enum DicomError {
     /// The compressed frame's own header contradicts the data set.
     #[error("{0}")]
     Codestream(String),
+    /// A link, pipe, socket or device.
+    #[error("not a regular file")]
+    NotRegular,
     /// Larger than the limit on files.
     #[error("{size} bytes, the limit is {limit}")]
     TooLarge {
@@ -83,6 +86,7 @@ impl DicomError {
             DicomError::PixelDataShort { .. } => Code::InputPixelDataShort,
             DicomError::PixelFormat(_) => Code::CodecPixelFormat,
             DicomError::Codestream(_) => Code::CodecDecode,
+            DicomError::NotRegular => Code::InputSpecialFile,
             DicomError::TooLarge { .. } => Code::InputTooLarge,
             DicomError::Io(_) => Code::InputUnreadableFile,
         }

@@ -19,11 +19,11 @@ pub struct PixelData {
 impl PixelData {
     /// Walks the file again (it may have changed since its header was read) and keeps it open. A regular file is expected.
     pub fn open(path: &Path, limits: &Limits) -> Result<PixelData, DicomError> {
-        let Walked { data, error } = guard::walk_file(path, limits, &|_| Ok(()));
+        let Walked { data, error, .. } = guard::walk_file(path, limits, &|_| Ok(()));
         if let Some(error) = error {
             return Err(error);
         }
-        let file = File::open(path)?;
+        let file = guard::open_regular(path)?;
         let big_endian = data.root_is_big_endian();
         let location = data.pixels.ok_or_else(|| DicomError::Truncated("there is no pixel data".into()))?;
         let inflated = data.deflated_at.map(|start| inflate(&file, start, &location, limits)).transpose()?;
@@ -152,7 +152,8 @@ mod tests {
     #[test]
     fn fragments_go_to_frames_by_every_rule() {
         let fragment = |i: u64| Fragment { offset: 100 + 18 * i, length: 10 };
-        let parts = |offsets: &[u64], n: u64| Encapsulated { offsets: offsets.to_vec(), fragments: (0..n).map(fragment).collect(), head: vec![] };
+        let parts =
+            |offsets: &[u64], n: u64| Encapsulated { offsets: offsets.to_vec(), fragments: (0..n).map(fragment).collect(), head: vec![] };
         let never = |_| Ok(false);
         let ranges = |p: &Encapsulated, frames: u32, starts: &dyn Fn(Fragment) -> Result<bool, DicomError>| -> Vec<usize> {
             (0..frames).map(|i| frame_fragments(p, i, frames, starts).map_or(0, <[Fragment]>::len)).collect()

@@ -3,7 +3,14 @@
 //! Knows headers, not pixels. Positions are DICOM patient LPS millimetres; slices are ordered along
 //! `row × column` (the normal), never by InstanceNumber or file name.
 
+mod duplicates;
+mod eligible;
+mod geometry;
+mod grids;
+mod group;
+mod phases;
 mod types;
 
 pub use crate::dicom::{PetHeader, PixelFormat, PlaneTiming, Rescale};
-pub use types::{Case, Geometry, Grouped, Irregular, PixelSpacing, Plane, Policy, Refusal, RejectedSeries, Series};
+pub use group::{Candidates, candidate_cases, group};
+pub use types::{Case, Geometry, Grouped, Irregular, PixelSpacing, Plane, PlaneDigest, Policy, Refusal, RejectedSeries, Series};

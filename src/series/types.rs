@@ -1,8 +1,8 @@
 //! The types of this room: planes, geometry, series, cases.
 
 use crate::dicom::{CopiedAttributes, PetHeader, PixelFormat, PlaneTiming, RefusedFile, Rescale, SelectionTags, SeriesKey, Uid};
-use crate::fault::Code;
-use std::path::PathBuf;
+use crate::fault::{Code, Fault};
+use std::path::{Path, PathBuf};
 
 /// One plane of a series: a classic instance, or one frame of a multi-frame instance.
 #[derive(Clone, Debug)]
@@ -112,6 +112,10 @@ pub struct Case {
     /// after decoding.
     pub volume_key: [u8; 32],
 }
+
+/// SHA-256 of the decoded stored values of one frame (from 1) of a file, sign-extended and masked to Bits Stored, so that it does not depend
+/// on the transfer syntax.
+pub type PlaneDigest<'d> = &'d (dyn Fn(&Path, u32, &PixelFormat) -> Result<[u8; 32], Fault> + Sync);
 
 /// What to do with missing slices and uneven distances.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -12,6 +12,7 @@ use super::elements::DataSet;
 use super::error::DicomError;
 pub(crate) use source::{Source, read_fully_at};
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 pub(crate) use walk::{Encoding, vr_has_long_length};
 
@@ -64,33 +65,40 @@ pub struct Walked {
     pub data: DataSet,
     /// Why the walk ended before its time.
     pub error: Option<DicomError>,
+    /// Size of the file in bytes.
+    pub size: u64,
 }
 
 /// Called with the SOP class of the data set as soon as it is read; an error ends the walk.
 pub type ClassFilter<'f> = &'f dyn Fn(&str) -> Result<(), DicomError>;
 
-/// Walks a regular file up to and including its pixel data.
-///
-/// The caller has made sure that it is a regular file: opening a FIFO would block.
+/// Opens a regular file for reading. Links, pipes and devices are refused, and never waited for.
+pub(crate) fn open_regular(path: &Path) -> Result<File, DicomError> {
+    let opened = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|e| if e.raw_os_error() == Some(libc::ELOOP) { DicomError::NotRegular } else { e.into() })?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(DicomError::NotRegular) }
+}
+
+/// Walks a file up to and including its pixel data.
 pub fn walk_file(path: &Path, limits: &Limits, accept: ClassFilter) -> Walked {
-    let mut data = DataSet::default();
-    let error = (|| {
-        let file = File::open(path)?;
-        let size = file.metadata()?.len();
-        if size > limits.file_bytes {
-            return Err(DicomError::TooLarge { size, limit: limits.file_bytes });
+    let mut walked = Walked { data: DataSet::default(), error: None, size: 0 };
+    walked.error = (|| {
+        let file = open_regular(path)?;
+        walked.size = file.metadata()?.len();
+        if walked.size > limits.file_bytes {
+            return Err(DicomError::TooLarge { size: walked.size, limit: limits.file_bytes });
         }
-        walk_source(Source::file(&file, size), limits, accept, &mut data)
+        walk_source(Source::file(&file, walked.size), limits, accept, &mut walked.data)
     })()
     .err();
-    Walked { data, error }
+    walked
 }
 
 /// Walks a file that lies in memory.
 pub fn walk_bytes(bytes: &[u8], limits: &Limits, accept: ClassFilter) -> Walked {
     let mut data = DataSet::default();
     let error = walk_source(Source::memory(bytes), limits, accept, &mut data).err();
-    Walked { data, error }
+    Walked { data, error, size: bytes.len() as u64 }
 }
 
 fn walk_source(mut source: Source, limits: &Limits, accept: ClassFilter, data: &mut DataSet) -> Result<(), DicomError> {

@@ -14,9 +14,9 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use std::path::{Path, PathBuf};
 
-/// Reads the header of a regular file of `size` bytes. `relative` is its name for reports.
-pub fn read_instance(path: &Path, relative: PathBuf, size: u64, limits: &Limits) -> Result<Instance, RefusedFile> {
-    let Walked { data, error } = guard::walk_file(path, limits, &accept_class);
+/// Reads the header of a regular file. `relative` is its name for reports.
+pub fn read_instance(path: &Path, relative: PathBuf, limits: &Limits) -> Result<Instance, RefusedFile> {
+    let Walked { data, error, size } = guard::walk_file(path, limits, &accept_class);
     let built = match error {
         Some(error) => Err(error),
         None => instance(&data, path, &relative, size, limits),
