@@ -79,6 +79,11 @@ impl<K: Ord + Clone, P: PartialEq> Settle<K, P> {
         }
     }
 
+    /// The series whose quiet time is over at `now`: the next look has to look at their files.
+    pub fn due(&self, now: Instant) -> Vec<K> {
+        self.series.iter().filter(|(_, s)| !s.taken && s.due(self.quiet) <= now).map(|(key, _)| key.clone()).collect()
+    }
+
     /// When the next look can find a series quiet.
     pub fn next_due(&self) -> Option<Instant> {
         self.series.values().filter(|s| !s.taken).map(|s| s.due(self.quiet)).min()

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod cores;
 pub mod durable;
 pub mod libtorch;
+pub mod machine;
 pub mod memory;
 pub mod shutdown;
 pub mod signals;

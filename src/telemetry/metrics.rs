@@ -214,9 +214,9 @@ impl Metrics {
         self.read_bytes.inc_by(bytes);
     }
 
-    /// A file that can not be used.
-    pub fn instance_rejected(&self, code: Code) {
-        self.instances_rejected.with_label_values(&[code.name()]).inc();
+    /// Files that can not be used.
+    pub fn instances_rejected(&self, code: Code, count: u64) {
+        self.instances_rejected.with_label_values(&[code.name()]).inc_by(count);
     }
 
     /// A series was quiet for long enough.

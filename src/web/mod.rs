@@ -1,1 +1,11 @@
-//! See the house plan in docs/architecture.md.
+//! Metrics and health over HTTP, for this machine only.
+//!
+//! | Path | Answers |
+//! |---|---|
+//! | `/metrics` | Prometheus text |
+//! | `/livez` | 200 as long as the process answers, with what its stages are doing |
+//! | `/readyz` | 200 when series are taken; 503 before the model is loaded and while the daemon ends |
+
+mod server;
+
+pub use server::{Server, Status, serve};

@@ -1,0 +1,100 @@
+//! The HTTP server, on threads of its own.
+
+use crate::fault::{Code, Fault};
+use crate::pipeline::Board;
+use crate::sys::clock::Clock;
+use crate::telemetry::Metrics;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Threads that answer requests.
+const WORKERS: usize = 2;
+
+/// What the pages are made from.
+#[derive(Clone)]
+pub struct Status {
+    /// All metrics; `ready` and `draining` among them decide what `/readyz` answers.
+    pub metrics: Arc<Metrics>,
+    /// What the stages are doing.
+    pub board: Board,
+    /// How old the oldest job is.
+    pub oldest: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// Tells time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The running server; stops when dropped.
+pub struct Server {
+    address: SocketAddr,
+    // Dropped with the server, which ends its threads.
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Server {
+    /// Where it listens; the port that the system chose when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Binds the address and answers until the server is dropped.
+pub fn serve(listen: SocketAddr, status: Status) -> Result<Server, Fault> {
+    let failed = |e: std::io::Error| Fault::new(Code::ConfigListen, format!("{listen}: {e}")).caused_by(e);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("web")
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(failed)?;
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(listen)).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let router = Router::new().route("/metrics", get(metrics)).route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(status);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let run = async move {
+        tokio::select! {
+            result = axum::serve(listener, router) => if let Err(e) = result { tracing::error!("http: {e}") },
+            _ = stopped => {}
+        }
+    };
+    std::thread::Builder::new().name("web".into()).spawn(move || runtime.block_on(run)).map_err(failed)?;
+    Ok(Server { address, _stop: stop })
+}
+
+async fn metrics(State(status): State<Status>) -> Response {
+    status.metrics.oldest_job((status.oldest)());
+    match status.metrics.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }
+}
+
+async fn livez(State(status): State<Status>) -> String {
+    let now = status.clock.monotonic();
+    let mut text = "live\n".to_string();
+    for beat in status.board.beats() {
+        let seconds = now.saturating_duration_since(beat.since).as_secs();
+        text += &format!("{} job {} for {seconds} s", beat.stage.name(), beat.job);
+        if let Some(progress) = beat.progress {
+            text += &format!(", {} of {}", progress.done, progress.of);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+async fn readyz(State(status): State<Status>) -> (StatusCode, &'static str) {
+    if status.metrics.draining.get() != 0 {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else if status.metrics.ready.get() == 0 {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    }
+}
