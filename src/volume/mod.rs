@@ -5,11 +5,14 @@
 
 mod affine;
 mod labelmap;
+mod limits;
+pub mod nifti;
 mod prepared;
 pub mod resample;
 
 pub use affine::Affine;
 pub use labelmap::{LabelMap, LabelMapError, Labels};
+pub use limits::Limits;
 pub use prepared::{Prepared, Rectified, WayBack};
 
 use crate::series::Case;
@@ -43,11 +46,14 @@ pub enum Source {
         path: PathBuf,
         /// SHA-256 of the file.
         digest: [u8; 32],
+        /// Its header's geometry fields, which results repeat.
+        geometry: Box<nifti::NiftiGeometry>,
     },
 }
 
-/// Voxels with their place in the patient: `[c, z, y, x]` in HU or SUV, an invertible affine, finite values.
-#[derive(Clone, Debug)]
+/// Voxels with their place in the patient: `[c, z, y, x]` in HU or SUV, an invertible affine, finite values (a float NIfTI file may
+/// bring NaN or infinities of its own: `prepare` decides about them).
+#[derive(Clone)]
 pub struct Volume {
     /// `data[((c * nz + z) * ny + y) * nx + x]`.
     pub data: Vec<f32>,
@@ -64,10 +70,34 @@ pub struct Volume {
     pub source: Source,
 }
 
+/// Without the voxels: they are a patient's, and many.
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Volume { data: _, channels, shape, affine, quantity, source: _ } = self;
+        f.debug_struct("Volume")
+            .field("channels", channels)
+            .field("shape", shape)
+            .field("affine", affine)
+            .field("quantity", quantity)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Volume {
-    /// Voxel spacing `(sz, sy, sx)` in mm: the lengths of the affine's columns, slices first.
+    /// Voxel spacing `(sz, sy, sx)` in mm, slices first: what the source's header states where the affine agrees, so that no rounding
+    /// of direction cosines reaches nnU-Net's shape rule; else the lengths of the affine's columns.
     pub fn spacing_zyx(&self) -> [f64; 3] {
         let [x, y, z] = self.affine.spacing();
-        [z, y, x]
+        let near = |stated: f64, length: f64| if (stated - length).abs() <= 1e-4 * length { stated } else { length };
+        match &self.source {
+            Source::Case(case) => match case.channels.first() {
+                Some(series) => [z, near(series.geometry.pixel_spacing.dy, y), near(series.geometry.pixel_spacing.dx, x)],
+                None => [z, y, x],
+            },
+            Source::Nifti { geometry, .. } => {
+                let [x, y, z] = geometry.spacing(&self.affine).unwrap_or([x, y, z]);
+                [z, y, x]
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ mod cli;
 mod dicom_input;
 mod docs;
 mod network;
+mod nifti;
 mod pipeline_e2e;
 mod preprocessing;
 mod resampling;
