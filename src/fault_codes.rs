@@ -61,6 +61,7 @@ codes! {
     ModelExists, "model.already_exists", Poison, "The output folder exists already.", "Choose another folder; a generation is never overwritten.";
     ModelLabels, "model.bad_labels", Poison, "The label list can not be used.", "Correct the list named in the message.";
     ModelChannels, "model.channel_mismatch", Poison, "The image has another number of channels than the model.", "Choose a model made for this kind of input.";
+    ModelNotFinite, "model.not_finite", Poison, "The network answered with numbers that are not finite.", "Try `--precision f32`; if it stays, the weights are broken.";
     ModelInput, "model.bad_input", Poison, "The tensor given to the network does not fit it.", "Give a tensor [N, C, X, Y, Z] whose axes are divisible by the strides in the manifest.";
     // ---- checkpoints
     CheckpointNotOne, "checkpoint.not_a_checkpoint", Poison, "The file is not a PyTorch checkpoint.", "Check the download; the file should start with the letters PK.";

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod aggregation;
 mod checkpoint;
 mod cli;
 mod dicom_input;
