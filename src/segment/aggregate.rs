@@ -170,8 +170,8 @@ impl<'a> Run<'a> {
         let mut windows = Vec::with_capacity(batch.len());
         for &(start, copy) in batch {
             let mut window = input.shallow_clone();
-            for axis in 0..3 {
-                window = window.f_narrow(axis as i64 + 1, start[axis] as i64, self.tiling.patch[axis] as i64)?;
+            for ((dimension, start), length) in (1..).zip(start).zip(self.tiling.patch) {
+                window = window.f_narrow(dimension, start as i64, length as i64)?;
             }
             windows.push(if copy == 0 { window } else { window.f_flip(shifted(&self.copies[copy], 1))? });
         }

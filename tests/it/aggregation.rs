@@ -164,7 +164,6 @@ fn small_network(channels: usize, classes: usize, width: usize) -> Network {
         .state_dict()
         .into_iter()
         .map(|(name, shape)| {
-            let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
             let fan_in = shape[1..].iter().product::<i64>().max(1) as f32;
             let (mean, scale) = match name.as_str() {
                 name if name.contains("norm") && name.ends_with("weight") => (1.0, 0.2),
