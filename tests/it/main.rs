@@ -2,9 +2,9 @@
 
 mod support;
 
-mod aggregation;
 mod checkpoint;
 mod cli;
+mod decode;
 mod dicom_input;
 mod docs;
 mod network;
