@@ -10,8 +10,8 @@ pub enum Error {
     /// The architecture itself, or a patch for it.
     #[error("{0}")]
     Architecture(#[from] ArchitectureError),
-    /// The weights file can not be read.
-    #[error("weights file {}: {source}", path.display())]
+    /// A file of tensors can not be read.
+    #[error("{}: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -26,6 +26,9 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// A result can not be written.
+    #[error("{0}")]
+    Storage(#[from] crate::sys::durable::StorageError),
     /// The input tensor does not fit the network.
     #[error("network input: {0}")]
     Input(String),
@@ -86,12 +89,17 @@ pub(super) fn from_torch_text(text: &str) -> Error {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
+        let error = match error {
+            Error::Storage(error) => return error.into(),
+            other => other,
+        };
         let code = match &error {
             Error::Architecture(_) => Code::ModelManifest,
             Error::Unreadable { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Code::ModelMissing,
             Error::Unreadable { .. } => Code::DiskUnreadable,
             Error::Weights { .. } => Code::ModelMismatch,
             Error::Input(_) => Code::ModelInput,
+            Error::Storage(_) => Code::DiskUnwritable,
             Error::Unsupported(_) | Error::DeviceLost(_) => Code::DeviceUnavailable,
             Error::OutOfMemory(_) => Code::DeviceOutOfMemory,
             Error::Torch(_) => Code::InternalTorch,

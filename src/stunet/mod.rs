@@ -6,6 +6,7 @@
 mod architecture;
 pub mod checkpoint;
 mod error;
+mod forward_file;
 mod fused;
 mod layers;
 mod network;
@@ -13,11 +14,15 @@ mod precision;
 mod shim;
 mod simd;
 mod state_dict;
-mod weights;
+mod tensor_file;
 
 pub use architecture::{Architecture, ArchitectureError, Size};
 pub use error::Error;
+pub use forward_file::forward_file;
 pub use layers::Observer;
 pub use network::Network;
 pub use precision::{Precision, cpu_has_bf16};
 pub use shim::{CudaMemory, allow_tf32, cuda_memory, empty_cuda_cache};
+
+/// Where a network runs; other rooms name it without knowing tch.
+pub use tch::Device;

@@ -1,7 +1,7 @@
 //! A network with its weights on a device, for inference.
 
 use super::layers::{Layers, Observer, Probe, channels_last};
-use super::{Architecture, Error, Precision, shim, weights};
+use super::{Architecture, Error, Precision, shim, tensor_file};
 use std::collections::HashMap;
 use std::path::Path;
 use tch::{Device, Tensor};
@@ -24,7 +24,8 @@ impl Network {
     /// architecture is out of limits, if the file's tensors are not exactly the architecture's, or without memory.
     pub fn open(weights: &Path, architecture: &Architecture, device: Device, precision: Precision) -> Result<Network, Error> {
         architecture.validate()?;
-        Network::from_tensors(weights::read(weights, architecture)?, architecture, device, precision)
+        let tensors = tensor_file::read(weights, |found| architecture.check_tensors(found))?;
+        Network::from_tensors(tensors, architecture, device, precision)
     }
 
     /// A network of given parameters, by checkpoint name; each must have the shape that the architecture asks for.

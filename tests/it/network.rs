@@ -4,7 +4,7 @@ use crate::need;
 use crate::support::{Tensors, golden, relative_error};
 use std::collections::HashMap;
 use stunetd::stunet::checkpoint::Checkpoint;
-use stunetd::stunet::{Architecture, Network, Precision, Size};
+use stunetd::stunet::{Architecture, Network, Precision, Size, forward_file};
 use tch::{Device, Kind, Tensor};
 
 /// The array of a golden file as an f64 tensor.
@@ -182,6 +182,39 @@ fn weights_are_read_from_safetensors() {
         std::fs::write(&other, damaged).expect("file");
         assert!(["model.shape_mismatch", "disk.unreadable"].contains(&code(&other, &architecture)), "{} bytes", damaged.len());
     }
+}
+
+#[test]
+fn logits_of_a_tensor_in_a_file() {
+    let path = need!(golden("nnunet/predictor_weights.safetensors"), "golden not here");
+    let architecture = Architecture::infer(&shapes(&params(&Tensors::open(&path), "")), Architecture::OFFICIAL_STRIDES).expect("a STU-Net");
+    let network = Network::open(&path, &architecture, Device::Cpu, Precision::F64).expect("network");
+    let dir = tempfile::tempdir().expect("folder");
+    let (input, output) = (dir.path().join("x.safetensors"), dir.path().join("y.safetensors"));
+    let image = Tensor::randn([2, 1, 16, 16, 64], (Kind::Float, Device::Cpu));
+    Tensor::write_safetensors(&[("input", &image)], &input).expect("file");
+    for all in [false, true] {
+        forward_file(&network, &input, &output, all).expect("forward");
+        let written = Tensors::open(&output);
+        let expected = network.forward_all(&image).expect("forward");
+        let names: Vec<_> = (0..if all { 5 } else { 1 }).map(|i| format!("output.{i}")).collect();
+        assert_eq!(written.names(), names);
+        for (name, expected) in names.iter().zip(&expected) {
+            assert_eq!(tensor(&written, name).size(), expected.size());
+            assert_eq!(written.get(name).values, values(expected));
+        }
+    }
+    let refused = |tensor: &Tensor, name: &str, reason: &str| {
+        Tensor::write_safetensors(&[(name, tensor.contiguous())], &input).expect("file");
+        std::fs::remove_file(&output).ok();
+        let fault = stunetd::fault::Fault::from(forward_file(&network, &input, &output, false).expect_err("refused"));
+        assert!(fault.code.name() == "model.bad_input" && fault.detail.contains(reason), "{fault}");
+        assert!(!output.exists());
+    };
+    refused(&image, "image", "`input`");
+    refused(&image.squeeze_dim(1), "input", "five axes");
+    refused(&image.narrow(2, 0, 8), "input", "axis 0");
+    refused(&image.to_kind(Kind::Int), "input", "I32");
 }
 
 /// Share of voxels with the same class, and the worst Dice of any class that covers at least 50 voxels.
