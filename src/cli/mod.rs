@@ -5,6 +5,12 @@
 //! stderr and with `--json` for scripts on stdout.
 
 mod check_config;
+mod model;
+mod model_import;
+mod model_info;
+mod model_list;
+mod model_verify;
+mod progress;
 mod report;
 
 pub use report::{print_json, print_line};
@@ -27,6 +33,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     CheckConfig(check_config::Args),
+    Model(model::Args),
 }
 
 impl Verb {
@@ -34,12 +41,14 @@ impl Verb {
     fn json(&self) -> bool {
         match self {
             Verb::CheckConfig(args) => args.json,
+            Verb::Model(args) => args.json(),
         }
     }
 
     fn run(self) -> Result<ExitCode, Fault> {
         match self {
             Verb::CheckConfig(args) => check_config::run(args),
+            Verb::Model(args) => model::run(args),
         }
     }
 }

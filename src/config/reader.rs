@@ -230,7 +230,7 @@ fn hint(name: &str, keys: &[&str]) -> String {
 }
 
 /// The name with the smallest edit distance, if it is near enough to be what was meant.
-fn nearest<'k>(name: &str, keys: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(name: &str, keys: &[&'k str]) -> Option<&'k str> {
     let (distance, key) = keys.iter().map(|key| (edit_distance(name, key), *key)).min()?;
     (distance * 2 < name.chars().count().max(2) + 1).then_some(key)
 }

@@ -6,5 +6,4 @@ pub mod scp;
 pub mod select;
 pub mod settle;
 pub mod spool;
-pub mod tree;
 pub mod watch;

@@ -222,7 +222,8 @@ pub struct Provenance {
     /// Epoch the weights were saved at, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
-    /// SHA-256 of each file that was imported, by file name.
+    /// SHA-256 of each file that was imported, by file name. Of the checkpoint only the pickled index is hashed (`index:…`),
+    /// which names every tensor: its optimizer is never read, and the weights have a digest of their own.
     pub files: std::collections::BTreeMap<String, String>,
     /// Version of stunetd that imported it.
     pub importer: String,

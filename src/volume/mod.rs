@@ -4,25 +4,16 @@
 //! World coordinates are DICOM patient LPS millimetres.
 
 mod affine;
-pub mod decode;
-mod join;
 mod labelmap;
 mod limits;
 pub mod nifti;
-mod nuclide;
-mod plausible;
 mod prepared;
-mod read;
 pub mod resample;
-mod statistics;
-pub mod suv;
 
 pub use affine::Affine;
 pub use labelmap::{LabelMap, LabelMapError, Labels};
 pub use limits::Limits;
 pub use prepared::{Prepared, Rectified, WayBack};
-pub use read::{PetValues, ReadLimits, read};
-pub use statistics::Statistics;
 
 use crate::series::Case;
 use std::path::PathBuf;
@@ -33,9 +24,6 @@ pub enum Quantity {
     /// Hounsfield units (CT).
     #[serde(rename = "HU")]
     Hu,
-    /// A CT series whose values are not, or can not be, Hounsfield units. Shown by `inspect`, never segmented.
-    #[serde(rename = "not_HU")]
-    NotHu,
     /// Standardised uptake value by body weight, g/ml (PET).
     #[serde(rename = "SUVbw")]
     SuvBw,

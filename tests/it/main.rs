@@ -4,9 +4,9 @@ mod support;
 
 mod checkpoint;
 mod cli;
-mod decode;
 mod dicom_input;
 mod docs;
+mod models;
 mod network;
 mod nifti;
 mod pipeline_e2e;

@@ -9,6 +9,7 @@
 mod error;
 mod globals;
 mod legacy;
+mod literals;
 mod numpy;
 mod pickle;
 mod tensor;

@@ -24,7 +24,7 @@ const MAX_MEMO: usize = 1_000_000;
 /// Longest string or byte string.
 const MAX_STRING: usize = 16 << 20;
 /// Longest integer in bytes.
-const MAX_LONG: usize = 1_024;
+pub(super) const MAX_LONG: usize = 1_024;
 /// Most bytes in all strings, byte strings and arrays together: a short pickle can ask for many copies of one string.
 const MAX_DERIVED: usize = 256 << 20;
 
@@ -243,7 +243,7 @@ impl<'a> Machine<'a> {
 
     // ---- the input
 
-    fn take(&mut self, n: usize) -> Result<&'a [u8], CheckpointError> {
+    pub fn take(&mut self, n: usize) -> Result<&'a [u8], CheckpointError> {
         let end = self.at.checked_add(n).filter(|&e| e <= self.input.len()).ok_or_else(truncated)?;
         let bytes = &self.input[self.at..end];
         self.at = end;
@@ -265,7 +265,7 @@ impl<'a> Machine<'a> {
     }
 
     /// A line of text without its end.
-    fn line(&mut self) -> Result<&'a str, CheckpointError> {
+    pub fn line(&mut self) -> Result<&'a str, CheckpointError> {
         let rest = &self.input[self.at..];
         let n = rest.iter().take(MAX_STRING).position(|&b| b == b'\n').ok_or_else(truncated)?;
         self.at += n + 1;
@@ -277,7 +277,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Bytes with their length before them, and their share of the budget.
-    fn sized(&mut self, width: usize) -> Result<&'a [u8], CheckpointError> {
+    pub fn sized(&mut self, width: usize) -> Result<&'a [u8], CheckpointError> {
         let n = self.length(width)?;
         if n > MAX_STRING {
             return Err(CheckpointError::Limit(format!("a string in the pickle has {n} bytes; {MAX_STRING} are allowed")));
@@ -287,82 +287,9 @@ impl<'a> Machine<'a> {
         Ok(bytes)
     }
 
-    // ---- numbers and strings
-
-    fn long(&mut self, n: usize) -> Result<(), CheckpointError> {
-        if n > MAX_LONG {
-            return Err(CheckpointError::Limit(format!("an integer in the pickle has {n} bytes; {MAX_LONG} are allowed")));
-        }
-        let bytes = self.take(n)?;
-        let object = if n <= 8 {
-            let sign = if bytes.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
-            let mut wide = [sign; 8];
-            wide[..n].copy_from_slice(bytes);
-            Object::Int(i64::from_le_bytes(wide))
-        } else {
-            Object::Long(bytes.into())
-        };
-        self.push(object)
-    }
-
-    /// `I` and `L` lines: decimal; `I00` and `I01` are truth values; an `L` may follow.
-    fn text_integer(&mut self) -> Result<(), CheckpointError> {
-        let text = self.line()?;
-        let object = match (text, text.strip_suffix('L').unwrap_or(text)) {
-            ("00", _) => Object::Bool(false),
-            ("01", _) => Object::Bool(true),
-            (_, digits) if digits.len() > MAX_LONG => {
-                return Err(CheckpointError::Limit(format!("an integer has {} digits", digits.len())));
-            }
-            (_, digits) => match digits.parse() {
-                Ok(n) => Object::Int(n),
-                Err(_) if !digits.is_empty() && digits.trim_start_matches('-').bytes().all(|b| b.is_ascii_digit()) => {
-                    Object::Opaque("an integer beyond 64 bits")
-                }
-                Err(_) => return Err(malformed("an integer in the pickle is none")),
-            },
-        };
-        self.push(object)
-    }
-
-    fn utf8(&mut self, width: usize) -> Result<(), CheckpointError> {
-        let bytes = self.sized(width)?;
-        let text = std::str::from_utf8(bytes).map_err(|_| malformed("a string in the pickle is not UTF-8"))?;
-        self.push(Object::Str(text.into()))
-    }
-
-    fn binary(&mut self, width: usize) -> Result<(), CheckpointError> {
-        let bytes = self.sized(width)?;
-        self.push(Object::Bytes(bytes.into()))
-    }
-
-    /// Python 2's `str`: read as Latin-1, which keeps every byte.
-    fn latin1(&mut self, width: usize) -> Result<(), CheckpointError> {
-        let text: String = self.sized(width)?.iter().map(|&b| b as char).collect();
-        self.push(Object::Str(text.into()))
-    }
-
-    /// `S'…'`: quoted, with Python's escapes.
-    fn quoted_string(&mut self) -> Result<(), CheckpointError> {
-        let line = self.line()?;
-        self.charge(line.len())?;
-        let inner = ['\'', '"'].iter().find_map(|&q| line.strip_prefix(q)?.strip_suffix(q));
-        let inner = inner.ok_or_else(|| malformed("a string in the pickle has no quotes"))?;
-        let text = unescape(inner, true).ok_or_else(|| malformed("a string in the pickle has a bad escape"))?;
-        self.push(Object::Str(text.into()))
-    }
-
-    /// `V…`: only `\u` and `\U` are escapes.
-    fn escaped_unicode(&mut self) -> Result<(), CheckpointError> {
-        let line = self.line()?;
-        self.charge(line.len())?;
-        let text = unescape(line, false).ok_or_else(|| malformed("a string in the pickle has a bad escape"))?;
-        self.push(Object::Str(text.into()))
-    }
-
     // ---- stack, memo, objects
 
-    fn push(&mut self, object: Object) -> Result<(), CheckpointError> {
+    pub fn push(&mut self, object: Object) -> Result<(), CheckpointError> {
         if self.objects.len() == MAX_OBJECTS {
             return Err(limit("objects", MAX_OBJECTS));
         }
@@ -506,39 +433,4 @@ fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, CheckpointError> {
         (pairs, []) => Ok(pairs.iter().map(|[k, v]| (*k, *v)).collect()),
         _ => Err(malformed("a dict has a key without a value")),
     }
-}
-
-/// Python's string escapes; with `all` false only `\u` and `\U`.
-fn unescape(text: &str, all: bool) -> Option<String> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let after = &rest[at + 1..];
-        let kind = after.chars().next()?;
-        let width = match kind {
-            'u' => 4,
-            'U' => 8,
-            'x' if all => 2,
-            _ => 0,
-        };
-        rest = &after[kind.len_utf8()..];
-        match kind {
-            _ if width > 0 => {
-                out.push(char::from_u32(u32::from_str_radix(rest.get(..width)?, 16).ok()?)?);
-                rest = &rest[width..];
-            }
-            _ if !all => {
-                out.push('\\');
-                out.push(kind);
-            }
-            'n' => out.push('\n'),
-            'r' => out.push('\r'),
-            't' => out.push('\t'),
-            '\\' | '\'' | '"' => out.push(kind),
-            _ => return None,
-        }
-    }
-    out.push_str(rest);
-    Some(out)
 }

@@ -4,6 +4,10 @@
 
 use super::numpy::{Array, Dtype};
 use super::tensor::{Storage, Tensor};
+use serde_json::Value as Json;
+
+/// A text of this many bytes counts as one more node when objects become JSON.
+const BYTES_A_NODE: usize = 32;
 
 /// Index of an object in its [`Graph`].
 pub(super) type Id = u32;
@@ -66,17 +70,8 @@ impl<'g> Value<'g> {
 
     /// The value of a string key in a dict; the last one, as Python has it.
     pub fn get(self, key: &str) -> Option<Value<'g>> {
-        self.find(|k| k.as_str() == Some(key))
-    }
-
-    /// The value of an integer key in a dict.
-    pub fn get_int(self, key: i64) -> Option<Value<'g>> {
-        self.find(|k| k.as_i64() == Some(key))
-    }
-
-    fn find(self, is_key: impl Fn(Value<'g>) -> bool) -> Option<Value<'g>> {
         match self.object() {
-            Object::Dict(items) => items.iter().rev().find(|(k, _)| is_key(self.at(*k))).map(|(_, v)| self.at(*v)),
+            Object::Dict(items) => items.iter().rev().find(|(k, _)| self.at(*k).as_str() == Some(key)).map(|(_, v)| self.at(*v)),
             _ => None,
         }
     }
@@ -135,22 +130,6 @@ impl<'g> Value<'g> {
         }
     }
 
-    /// The numbers of a list, a tuple or a one-dimensional numpy array.
-    pub fn numbers(self) -> Option<Vec<f64>> {
-        match self.object() {
-            Object::Array(a) if a.shape.len() == 1 => Some(a.values.clone()),
-            _ => self.elements()?.map(Value::as_f64).collect(),
-        }
-    }
-
-    /// The rows of a list of lists or of a two-dimensional numpy array.
-    pub fn rows(self) -> Option<Vec<Vec<f64>>> {
-        match self.object() {
-            Object::Array(a) if a.shape.len() == 2 && a.shape[1] > 0 => Some(a.values.chunks(a.shape[1]).map(<[f64]>::to_vec).collect()),
-            _ => self.elements()?.map(Value::numbers).collect(),
-        }
-    }
-
     /// A tensor, its numbers still in the file.
     pub fn as_tensor(self) -> Option<&'g Tensor> {
         match self.object() {
@@ -173,6 +152,53 @@ impl<'g> Value<'g> {
         }
     }
 
+    /// The object as JSON: dict keys as text (tuples as `1,2`), arrays as nested lists, numbers that JSON lacks as null,
+    /// what has no JSON form as its kind. Shared objects are copied, so `nodes` bounds the size of the result; `None`
+    /// beyond it, and beyond 64 levels.
+    pub fn to_json(self, nodes: usize) -> Option<Json> {
+        self.json(&mut { nodes }, 64)
+    }
+
+    fn json(self, nodes: &mut usize, depth: usize) -> Option<Json> {
+        *nodes = nodes.checked_sub(1)?;
+        let depth = depth.checked_sub(1)?;
+        Some(match self.object() {
+            Object::None => Json::Null,
+            Object::Bool(b) => Json::from(*b),
+            Object::Int(i) => Json::from(*i),
+            Object::Float(f) => Json::from(*f),
+            Object::Str(s) => {
+                *nodes = nodes.checked_sub(s.len() / BYTES_A_NODE)?;
+                Json::from(&**s)
+            }
+            Object::List(items) | Object::Tuple(items) => items.iter().map(|id| self.at(*id).json(nodes, depth)).collect::<Option<_>>()?,
+            Object::Dict(items) => {
+                let pairs = items.iter().map(|(k, v)| {
+                    let key = self.at(*k).key_text();
+                    *nodes = nodes.checked_sub(key.len() / BYTES_A_NODE)?;
+                    Some((key, self.at(*v).json(nodes, depth)?))
+                });
+                Json::Object(pairs.collect::<Option<_>>()?)
+            }
+            Object::Array(a) => {
+                *nodes = nodes.checked_sub(a.values.len())?;
+                nested(&a.shape, &a.values)
+            }
+            _ => Json::from(self.kind()),
+        })
+    }
+
+    fn key_text(self) -> String {
+        match self.object() {
+            Object::Str(s) => s.to_string(),
+            Object::Int(i) => i.to_string(),
+            Object::Tuple(items) if items.len() <= 1_000 && items.iter().all(|id| self.at(*id).as_i64().is_some()) => {
+                items.iter().map(|id| self.at(*id).key_text()).collect::<Vec<_>>().join(",")
+            }
+            _ => self.kind().to_string(),
+        }
+    }
+
     /// What kind of object it is, for messages.
     pub fn kind(self) -> &'static str {
         match self.object() {
@@ -192,5 +218,17 @@ impl<'g> Value<'g> {
             Object::Tensor(_) => "a tensor",
             Object::Opaque(what) => what,
         }
+    }
+}
+
+/// Row-major values as nested lists; a count of 0 anywhere gives an empty list.
+fn nested(shape: &[usize], values: &[f64]) -> Json {
+    match shape {
+        [] => values.first().map_or(Json::Null, |v| Json::from(*v)),
+        [_] => values.iter().map(|v| Json::from(*v)).collect(),
+        [n, rest @ ..] => match values.len().checked_div(*n).filter(|&row| row > 0) {
+            Some(row) => values.chunks(row).map(|r| nested(rest, r)).collect(),
+            None => Json::Array(Vec::new()),
+        },
     }
 }

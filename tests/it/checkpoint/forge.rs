@@ -51,6 +51,66 @@ impl Pickle {
     }
 }
 
+impl Pickle {
+    /// JSON as Python's dicts, lists, numbers, strings and None.
+    pub fn json(&mut self, value: &serde_json::Value) -> &mut Pickle {
+        use serde_json::Value as Json;
+        match value {
+            Json::Null => self.op(b"N"),
+            Json::Bool(b) => self.op(if *b { b"\x88" } else { b"\x89" }),
+            Json::Number(n) => match n.as_i64() {
+                Some(n) => self.int(n),
+                None => self.op(b"G").op(&n.as_f64().expect("a number").to_be_bytes()),
+            },
+            Json::String(s) => self.str(s),
+            Json::Array(items) => {
+                self.op(b"](");
+                for v in items {
+                    self.json(v);
+                }
+                self.op(b"e")
+            }
+            Json::Object(map) => {
+                self.op(b"}(");
+                for (k, v) in map {
+                    self.str(k).json(v);
+                }
+                self.op(b"u")
+            }
+        }
+    }
+}
+
+/// A whole checkpoint of a network: weights under `key`, and whatever else the dict holds.
+pub fn network(architecture: &stunetd::stunet::Architecture, key: &str, rest: &serde_json::Value) -> Vec<u8> {
+    network_of(architecture, key, rest, |i| (i % 97) as f32 / 97.0)
+}
+
+/// The same with numbers of one's own: all tensors are views on one storage, whose element `i` is `number(i)`.
+pub fn network_of(
+    architecture: &stunetd::stunet::Architecture,
+    key: &str,
+    rest: &serde_json::Value,
+    number: impl Fn(u64) -> f32,
+) -> Vec<u8> {
+    let total = architecture.parameters();
+    let mut pickle = Pickle::new(2);
+    pickle.json(rest).op(b"(").str(key).op(b"}(");
+    let mut at = 0;
+    for (name, shape) in architecture.state_dict() {
+        let shape: Vec<usize> = shape.into_iter().map(|n| n as usize).collect();
+        let mut strides = vec![1; shape.len()];
+        for axis in (0..shape.len() - 1).rev() {
+            strides[axis] = strides[axis + 1] * shape[axis + 1];
+        }
+        pickle.str(&name).tensor("FloatStorage", "0", total, at, &shape, &strides);
+        at += shape.iter().product::<usize>();
+    }
+    pickle.op(b"uu.");
+    let numbers: Vec<u8> = (0..total).flat_map(|i| number(i).to_le_bytes()).collect();
+    archive(&[("r/data.pkl", &pickle.bytes), ("r/data/0", &numbers)])
+}
+
 /// One tensor of a forged state dict.
 pub struct Weight<'a> {
     pub name: &'a str,

@@ -1,6 +1,6 @@
 //! Reading PyTorch checkpoints: every container variant, every opcode, and files made to do harm.
 
 mod containers;
-mod forge;
+pub mod forge;
 mod hostile;
 mod pickles;

@@ -1,0 +1,42 @@
+//! `stunetd model …`: the verbs for models, one file each.
+
+use super::{model_import, model_info, model_list, model_verify};
+use crate::fault::Fault;
+use std::process::ExitCode;
+
+/// Imports, lists, shows and checks models.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    Import(model_import::Args),
+    List(model_list::Args),
+    Info(model_info::Args),
+    Verify(model_verify::Args),
+}
+
+impl Args {
+    /// Whether the verb was asked for one JSON document on stdout.
+    pub fn json(&self) -> bool {
+        match &self.verb {
+            Verb::Import(args) => args.json,
+            Verb::List(args) => args.json,
+            Verb::Info(args) => args.json,
+            Verb::Verify(args) => args.json,
+        }
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> Result<ExitCode, Fault> {
+    match args.verb {
+        Verb::Import(args) => model_import::run(args),
+        Verb::List(args) => model_list::run(args),
+        Verb::Info(args) => model_info::run(args),
+        Verb::Verify(args) => model_verify::run(args),
+    }
+}
