@@ -53,6 +53,8 @@ codes! {
     // ---- quantity
     QuantityNotHu, "quantity.not_hu", Poison, "The values are not Hounsfield units.", "Send a reconstruction in HU.";
     QuantityRescaleMissing, "quantity.rescale_missing", Poison, "Rescale Slope or Intercept is missing, so the values may not be Hounsfield units.", "Send the series with its rescale attributes.";
+    // ---- volumes
+    VolumeNotFinite, "volume.not_finite", Poison, "The image has values that are not finite numbers.", "Check the image at its source; NaN or infinity has no place in it.";
     // ---- models
     ModelMissing, "model.missing", Poison, "The model folder or a file in it is missing.", "Import the model again with `stunetd model import`.";
     ModelManifest, "model.bad_manifest", Poison, "The model's manifest can not be used.", "Import the model again with `stunetd model import`.";

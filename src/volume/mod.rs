@@ -4,15 +4,24 @@
 //! World coordinates are DICOM patient LPS millimetres.
 
 mod affine;
+mod back;
+mod crop;
 mod labelmap;
 mod limits;
 pub mod nifti;
+mod normalize;
+mod orient;
+mod prepare;
 mod prepared;
+mod rectify;
 pub mod resample;
 
 pub use affine::Affine;
+pub use back::BackError;
 pub use labelmap::{LabelMap, LabelMapError, Labels};
 pub use limits::Limits;
+pub use orient::Axes;
+pub use prepare::{PrepareError, prepare};
 pub use prepared::{Prepared, Rectified, WayBack};
 
 use crate::series::Case;

@@ -16,3 +16,4 @@ mod seg_object;
 mod segmentation;
 mod selection;
 mod serve;
+mod tilted;

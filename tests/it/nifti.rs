@@ -1,29 +1,14 @@
 //! The NIfTI reader and writer: round trips, real files, and files that lie.
 
 use crate::need;
+use crate::support::manifest::labels;
 use crate::support::{data, golden};
 use proptest::prelude::*;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use stunetd::fault::{Code, Fault};
-use stunetd::models::{Code as Concept, Label, LabelTable};
 use stunetd::volume::nifti::{self, NiftiGeometry};
 use stunetd::volume::{Affine, LabelMap, Labels, Limits, Quantity, Source, Volume};
-
-fn table(values: impl IntoIterator<Item = u16>) -> LabelTable {
-    let concept = Concept { value: "85756007".into(), scheme: "SCT".into(), meaning: "Tissue".into() };
-    let label = |value| Label {
-        value,
-        name: format!("label_{value}"),
-        category: concept.clone(),
-        property_type: concept.clone(),
-        modifier: None,
-        region: None,
-        region_modifier: None,
-        rgb: [200, 100, 50],
-    };
-    LabelTable::new(values.into_iter().map(label).collect()).expect("table")
-}
 
 fn affine() -> Affine {
     Affine::new([0.7, 0.1, 0.0], [-0.1, 0.7, 0.0], [0.0, 0.0, -2.5], [-120.0, 33.5, 801.25]).expect("invertible")
@@ -77,8 +62,8 @@ proptest! {
     fn labels_come_back(shape in proptest::array::uniform3(1usize..9), wide: bool, seed: u64) {
         let top = if wide { 400 } else { 200 };
         let values: Vec<u16> = (0..shape.iter().product::<usize>() as u64).map(|i| (i.wrapping_mul(seed | 1) >> 7) as u16 % (top + 1)).collect();
-        let labels = if wide { Labels::U16(values.clone()) } else { Labels::U8(values.iter().map(|&v| v as u8).collect()) };
-        let map = LabelMap::new(labels, shape, affine(), table(1..=top), source(&affine())).expect("label map");
+        let stored = if wide { Labels::U16(values.clone()) } else { Labels::U8(values.iter().map(|&v| v as u8).collect()) };
+        let map = LabelMap::new(stored, shape, affine(), labels(top), source(&affine())).expect("label map");
         let file = written(|out| nifti::write_labels(out, &map).expect("write"));
         let read = nifti::read(file.path(), &Limits::default()).expect("read");
         prop_assert_eq!(read.shape, shape);
@@ -233,9 +218,9 @@ fn real_files_have_the_statistics_and_places_that_nibabel_reads() {
     assert!(near(volume.affine.column(0), [-3.0, 0.0, 0.0]));
     // written by ITK, with another storage order than the file above
     let path = need!(golden("nnunet/e2e/dicom_mirror0.nii.gz"), "goldens are not there");
-    let labels = nifti::read(&path, &Limits::default()).expect("labels");
-    assert!(near(labels.affine.apply([0.0; 3]), [-249.51171875, -437.51171875, -804.5]));
-    assert!(near(labels.affine.apply([1.0, 1.0, 1.0]), [-248.53515625, -436.53515625, -802.5]));
+    let by_itk = nifti::read(&path, &Limits::default()).expect("labels");
+    assert!(near(by_itk.affine.apply([0.0; 3]), [-249.51171875, -437.51171875, -804.5]));
+    assert!(near(by_itk.affine.apply([1.0, 1.0, 1.0]), [-248.53515625, -436.53515625, -802.5]));
 }
 
 /// The output for a NIfTI source repeats every geometry field of its header, quirks included.
@@ -244,7 +229,7 @@ fn geometry_fields_of_the_source_are_repeated() {
     let path = need!(data("ct_nifti/example_seg_dicom.nii.gz"), "shared/data is not there");
     let volume = nifti::read(&path, &Limits::default()).expect("a real file");
     let values: Vec<u8> = volume.data.iter().map(|&v| v as u8).collect();
-    let map = LabelMap::new(Labels::U8(values), volume.shape, volume.affine, table(1..=255), volume.source.clone()).expect("labels");
+    let map = LabelMap::new(Labels::U8(values), volume.shape, volume.affine, labels(255), volume.source.clone()).expect("labels");
     let file = written(|out| nifti::write_labels(out, &map).expect("write"));
     let read = nifti::read(file.path(), &Limits::default()).expect("read");
     let (Source::Nifti { geometry: ours, .. }, Source::Nifti { geometry: theirs, .. }) = (&read.source, &volume.source) else {

@@ -59,9 +59,9 @@ impl<'a, T: Copy> Grid<'a, T> {
     }
 
     /// The values of the row at index `(a, b)` of the first two axes.
-    pub fn row(&self, a: usize, b: usize) -> impl Iterator<Item = T> + use<'a, T> {
+    pub fn row(&self, a: usize, b: usize) -> impl DoubleEndedIterator<Item = T> + ExactSizeIterator + use<'a, T> {
         let (start, stride, data) = (self.at([a, b, 0]), self.strides[2], self.data);
-        (0..self.shape[2] as isize).map(move |c| data[start.wrapping_add_signed(c * stride)])
+        (0..self.shape[2]).map(move |c| data[start.wrapping_add_signed(c as isize * stride)])
     }
 
     /// Copies the row at index `(a, b)` of the first two axes; `row` is as long as the last axis.
