@@ -84,6 +84,9 @@ codes! {
     DiskFull, "disk.full", Retryable, "The disk is full.", "Free space; work goes on by itself.";
     DiskUnwritable, "disk.unwritable", Retryable, "A file or folder can not be written.", "Check the folder's permissions and mount.";
     DiskUnreadable, "disk.unreadable", Retryable, "A file can not be read.", "Check the file's permissions and mount.";
+    // ---- results and their delivery
+    ResultsTooLarge, "results.object_too_large", Poison, "The result does not fit into one DICOM object.", "Ask for the format `labelmap`, which is smaller.";
+    DeliveryConflict, "delivery.conflict", Poison, "The output folder holds another result for this volume.", "Choose another output folder, or remove the old result.";
     // ---- ourselves
     InternalBug, "internal.bug", Poison, "A step that can not fail has failed.", "Report it with the log lines around it.";
     InternalTorch, "internal.torch", Poison, "libtorch reported an error.", "See the message; run `stunetd doctor`.";

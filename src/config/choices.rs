@@ -58,6 +58,8 @@ choice! {
     Format {
         /// DICOM Segmentation, `seg.dcm`.
         Seg = "seg",
+        /// DICOM Label Map Segmentation, `labelmap.dcm`.
+        LabelMap = "labelmap",
         /// NIfTI label map, `labels.nii.gz`.
         Nifti = "nifti",
         /// Picture of three planes, `preview.png`.

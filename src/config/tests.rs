@@ -88,7 +88,7 @@ fn values_are_checked_against_each_other() {
     1: `host_memory`: 12 MiB is too little for any study; at least 1 GiB
     2: `watch.path`: /a and output.path /a/b lie in each other
     4: `watch.path`: /a/b lies in, or holds, another watched folder
-    2: `output.formats`: at least one of: seg, nifti, preview
+    2: `output.formats`: at least one of: seg, labelmap, nifti, preview
     2: `intake.min_slices`: at least 1
     "#);
 }

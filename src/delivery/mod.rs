@@ -1,1 +1,5 @@
-//! See the house plan in docs/architecture.md.
+//! Publication of results: a folder appears whole or not at all, and publishing again changes nothing.
+
+mod folder;
+
+pub use folder::{Outcome, Receipt, ReceiptFile, publish};

@@ -21,10 +21,15 @@ impl Encoder {
         Encoder::default()
     }
 
-    /// A text value. Control characters and what is not ASCII become `_`; several values are joined by `\`.
+    /// A text value; several are joined by `\`. Control characters and what is not ASCII become `_`.
     pub fn text(&mut self, tag: Tag, vr: VR, text: &str) {
-        let clean: Vec<u8> = text.bytes().map(|b| if b.is_ascii() && !b.is_ascii_control() { b } else { b'_' }).collect();
-        self.element(tag, vr, &clean);
+        let clean: String = text.chars().map(|c| if c.is_ascii() && !c.is_ascii_control() { c } else { '_' }).collect();
+        self.element(tag, vr, clean.as_bytes());
+    }
+
+    /// One text value of at most `max` characters: `\` would start a second one, and becomes `_` too.
+    pub fn one(&mut self, tag: Tag, vr: VR, text: &str, max: usize) {
+        self.text(tag, vr, &shortened(text, max).replace('\\', "_"));
     }
 
     /// A UID.
@@ -88,10 +93,10 @@ impl Encoder {
             s.item(|e| {
                 let long = code.value.len() > 16;
                 if !long {
-                    e.text(tags::CODE_VALUE, VR::SH, code.value);
+                    e.one(tags::CODE_VALUE, VR::SH, code.value, 16);
                 }
-                e.text(tags::CODING_SCHEME_DESIGNATOR, VR::SH, code.scheme);
-                e.text(tags::CODE_MEANING, VR::LO, shortened(code.meaning, 64));
+                e.one(tags::CODING_SCHEME_DESIGNATOR, VR::SH, code.scheme, 16);
+                e.one(tags::CODE_MEANING, VR::LO, code.meaning, 64);
                 if long {
                     e.text(tags::LONG_CODE_VALUE, VR::UC, code.value);
                 }

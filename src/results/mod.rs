@@ -1,1 +1,247 @@
-//! What leaves the house: DICOM-SEG, NIfTI labels, preview picture, manifest. Identity is deterministic (invariant 4).
+//! What leaves the house: DICOM-SEG, label map, NIfTI labels, preview picture, manifest. Identity is deterministic: the same
+//! voxels, model and settings give the same UIDs and, with the same job dates, the same bytes.
+//!
+//! Results are written into a staging folder; `delivery` publishes it.
+
+mod colour;
+mod dates;
+mod identity;
+mod manifest;
+mod preview;
+mod segmentation;
+mod stats;
+
+pub use colour::cielab;
+pub use dates::JobDates;
+pub use identity::{Identity, WRITER_VERSION};
+pub use manifest::{DicomUids, FILE_NAME as MANIFEST_FILE, Input, InputSeries, LabelEntry, Manifest, Model, Output, Writer};
+pub use segmentation::{RESEARCH_MARK, segment_numbers};
+pub use stats::{LabelFigures, Stats};
+
+use crate::config::Format;
+use crate::dicom::CopiedAttributes;
+use crate::dicom::seg::{Kind, WriteError};
+use crate::fault::{Code, Fault};
+use crate::models::Generation;
+use crate::series::{Case, Irregular};
+use crate::sys::durable::{self, Step, StorageError};
+use crate::volume::{LabelMap, Labels, Source, Volume, nifti};
+use identity::hex;
+use rayon::prelude::*;
+use segmentation::{ObjectUids, write_object};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The settings in force, after `auto` was resolved: part of a result's identity.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Distance of windows as a share of the patch.
+    pub step: f64,
+    /// Whether mirrored copies were averaged.
+    pub mirror: bool,
+    /// Number format of the network: `f32`, `bf16` or `f16`.
+    pub precision: String,
+    /// What was allowed for uneven slice distances.
+    pub irregular: Irregular,
+}
+
+impl Settings {
+    /// One text for one choice of settings.
+    fn canonical(&self) -> String {
+        format!("step={:016x} mirror={} precision={} irregular={:?}", self.step.to_bits(), self.mirror, self.precision, self.irregular)
+    }
+}
+
+/// What is to be written, and what the results say about how they came about.
+#[derive(Clone, Debug)]
+pub struct ResultRequest<'a> {
+    /// The model that made the labels.
+    pub model: &'a Generation,
+    /// The settings in force.
+    pub settings: Settings,
+    /// Files to write beside `manifest.json`.
+    pub formats: &'a [Format],
+    /// When the job was taken up.
+    pub dates: JobDates,
+    /// Where the network ran, for information: `cpu`, `cuda:0`.
+    pub device: String,
+    /// Seconds by stage for the manifest; may be empty.
+    pub timings_s: BTreeMap<String, f64>,
+}
+
+/// Files in a folder, synced, with what they are.
+#[derive(Clone, Debug)]
+pub struct Results {
+    /// The folder they lie in.
+    pub dir: PathBuf,
+    /// Name of the folder they are to be published as: the first eight hexadecimal digits of the VolumeKey.
+    pub folder: String,
+    /// The manifest, as it lies in the folder.
+    pub manifest: Manifest,
+}
+
+/// Why results could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultsError {
+    /// A case without series.
+    #[error("the labels belong to no series")]
+    NoSeries,
+    /// The DICOM object.
+    #[error(transparent)]
+    Object(#[from] WriteError),
+    /// The picture.
+    #[error("the preview can not be encoded: {0}")]
+    Preview(#[from] png::EncodingError),
+    /// The manifest.
+    #[error("the manifest can not be encoded: {0}")]
+    Manifest(#[from] serde_json::Error),
+    /// A file.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<ResultsError> for Fault {
+    fn from(error: ResultsError) -> Fault {
+        match error {
+            ResultsError::Storage(e) | ResultsError::Object(WriteError::Storage(e)) => e.into(),
+            ResultsError::Object(e @ WriteError::TooLarge { .. }) => {
+                Fault::new(Code::ResultsTooLarge, e.to_string()).caused_by(e)
+            }
+            ResultsError::NoSeries
+            | ResultsError::Object(WriteError::Description(_))
+            | ResultsError::Preview(_)
+            | ResultsError::Manifest(_) => Fault::new(Code::InternalBug, error.to_string()).caused_by(error),
+        }
+    }
+}
+
+/// Name of a format's file in a result folder.
+pub fn file_name(format: Format) -> &'static str {
+    match format {
+        Format::Seg => "seg.dcm",
+        Format::LabelMap => "labelmap.dcm",
+        Format::Nifti => "labels.nii.gz",
+        Format::Preview => "preview.png",
+    }
+}
+
+/// The formats that a source allows, of those asked for. DICOM objects need a DICOM source; where nothing else was asked for, a
+/// NIfTI source gives the label map and the picture.
+pub fn possible_formats(formats: &[Format], source: &Source) -> Vec<Format> {
+    let dicom = matches!(source, Source::Case(_));
+    let mut possible: Vec<Format> =
+        formats.iter().copied().filter(|f| dicom || !matches!(f, Format::Seg | Format::LabelMap)).collect();
+    if !dicom && possible.len() < formats.len() {
+        possible.extend([Format::Nifti, Format::Preview]);
+    }
+    possible.sort();
+    possible.dedup();
+    possible
+}
+
+/// Writes the results of one volume into `dir`, each file synced: the formats asked for as far as the source allows them
+/// ([`possible_formats`]), and `manifest.json`.
+pub fn build(labels: &LabelMap, volume: &Volume, request: &ResultRequest<'_>, dir: &Path) -> Result<Results, Fault> {
+    let none = CopiedAttributes::default();
+    let (volume_key, copied) = match labels.source() {
+        Source::Case(case) => (case.volume_key, case.channels.first().map_or(&none, |s| &s.copied)),
+        Source::Nifti { digest, .. } => (*digest, &none),
+    };
+    let identity = Identity::new(&volume_key, &request.model.digest, &request.settings, copied);
+    let formats = possible_formats(request.formats, labels.source());
+    let ((stats, digest), prepared) = rayon::join(
+        || (Stats::of(labels), labels_digest(labels)),
+        || {
+            let dicom = formats.iter().filter(|f| matches!(f, Format::Seg | Format::LabelMap));
+            dicom.map(|&f| write_dicom(f, labels, request, &identity, dir)).collect::<Result<Vec<_>, _>>()
+        },
+    );
+    let mut outputs = prepared?;
+    let rest: Vec<Format> = formats.into_iter().filter(|f| matches!(f, Format::Nifti | Format::Preview)).collect();
+    let others: Vec<Output> = rest
+        .into_par_iter()
+        .map(|format| {
+            let path = dir.join(file_name(format));
+            match format {
+                Format::Nifti => write_nifti(&path, labels)?,
+                _ => durable::write_file(&path, &preview::render(labels, volume, &stats, &request.model.manifest)?)?,
+            }
+            output(format, &path, None)
+        })
+        .collect::<Result<_, ResultsError>>()?;
+    outputs.extend(others);
+
+    let mut manifest = Manifest::new(request, labels, &stats, &volume_key, identity.hex(), digest);
+    manifest.outputs = outputs;
+    write_manifest(&dir.join(MANIFEST_FILE), &manifest)?;
+    Ok(Results { dir: dir.to_path_buf(), folder: hex(&volume_key[..4]), manifest })
+}
+
+/// Writes a manifest, one key a line.
+pub fn write_manifest(path: &Path, manifest: &Manifest) -> Result<(), Fault> {
+    let mut text = serde_json::to_vec_pretty(manifest).map_err(ResultsError::from)?;
+    text.push(b'\n');
+    Ok(durable::write_file(path, &text)?)
+}
+
+fn write_dicom(
+    format: Format,
+    labels: &LabelMap,
+    request: &ResultRequest<'_>,
+    identity: &Identity,
+    dir: &Path,
+) -> Result<Output, ResultsError> {
+    let Source::Case(case) = labels.source() else { return Err(ResultsError::NoSeries) };
+    let case: &Case = case;
+    let kind = if format == Format::Seg { Kind::Binary } else { Kind::LabelMap };
+    let path = dir.join(file_name(format));
+    let (_, uids) = write_object(&path, kind, format.name(), case, labels, request, identity)?;
+    output(format, &path, Some(uids))
+}
+
+fn write_nifti(path: &Path, labels: &LabelMap) -> Result<(), ResultsError> {
+    durable::write_file_with(path, |file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let written = nifti::write_labels(&mut out, labels).and_then(|()| out.flush());
+        written.map_err(|e| StorageError::at(Step::Write, path)(e).into())
+    })
+}
+
+fn output(format: Format, path: &Path, uids: Option<ObjectUids>) -> Result<Output, ResultsError> {
+    let (bytes, sha256) = file_digest(path)?;
+    let dicom = uids.map(|u| DicomUids {
+        sop_class: u.sop_class.into(),
+        sop_instance: u.sop_instance.to_string(),
+        series: u.series.to_string(),
+    });
+    Ok(Output { file: file_name(format).into(), format: format.name().into(), bytes, sha256, dicom })
+}
+
+/// Size and SHA-256 of a file.
+pub fn file_digest(path: &Path) -> Result<(u64, String), StorageError> {
+    let mut file = std::fs::File::open(path).map_err(StorageError::at(Step::Read, path))?;
+    let (mut hash, mut buffer, mut bytes) = (Sha256::new(), vec![0; 1 << 20], 0);
+    loop {
+        let n = file.read(&mut buffer).map_err(StorageError::at(Step::Read, path))?;
+        if n == 0 {
+            return Ok((bytes, hex(&hash.finalize())));
+        }
+        hash.update(&buffer[..n]);
+        bytes += n as u64;
+    }
+}
+
+/// SHA-256 over shape `[z, y, x]` (64 bits each) and values (8 or 16 bits each), little endian.
+fn labels_digest(labels: &LabelMap) -> String {
+    let mut hash = Sha256::new();
+    labels.shape().iter().for_each(|&n| hash.update((n as u64).to_le_bytes()));
+    match labels.labels() {
+        Labels::U8(v) => hash.update(v),
+        Labels::U16(v) => v.chunks(1 << 16).for_each(|c| hash.update(c.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>())),
+    }
+    hex(&hash.finalize())
+}

@@ -145,13 +145,40 @@ impl StagingDir {
         &self.partial.path
     }
 
-    /// Syncs the folder and renames it to `to`; see [`rename`]. The files in it must have been synced.
-    pub fn publish(mut self, to: &Path) -> Result<(), StorageError> {
+    /// Syncs the folder and renames it to `to`; see [`rename`]. The files in it must have been synced. After an error the
+    /// folder is still there, and `publish` may be tried again.
+    pub fn publish(&mut self, to: &Path) -> Result<(), StorageError> {
         sync_dir(self.path())?;
-        rename(self.path(), to)?;
+        rename_only(self.path(), to)?;
         self.partial.armed = false;
-        Ok(())
+        let (old, new) = (parent(self.path()), parent(to));
+        sync_dir(new)?;
+        if old == new { Ok(()) } else { sync_dir(old) }
     }
+}
+
+/// Removes what a killed process left in a folder: temporary names whose process is gone, or had this process's number. To be
+/// called before this process writes there. Returns how many there were.
+pub fn remove_leftovers(folder: &Path) -> Result<usize, StorageError> {
+    let mut removed = 0;
+    for entry in fs::read_dir(folder).map_err(StorageError::at(Step::Read, folder))? {
+        let path = entry.map_err(StorageError::at(Step::Read, folder))?.path();
+        let Some(owner) = path.file_name().and_then(|n| n.to_str()).and_then(owner_of) else { continue };
+        if owner != std::process::id() && Path::new("/proc").join(owner.to_string()).exists() {
+            continue;
+        }
+        let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        gone.map_err(StorageError::at(Step::Remove, &path))?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// The process number in a temporary name.
+fn owner_of(name: &str) -> Option<u32> {
+    let (owner, number) = name.strip_prefix(".stunetd-")?.strip_suffix(".part")?.split_once('-')?;
+    number.parse::<u64>().ok()?;
+    owner.parse().ok()
 }
 
 /// The folder that an entry is in; `.` for a bare name.
@@ -243,15 +270,31 @@ mod tests {
     fn a_staging_folder_is_published_or_gone() {
         let dir = tempfile::tempdir().expect("folder");
         let target = dir.path().join("done");
-        let kept = StagingDir::new_in(dir.path()).expect("folder");
+        let mut kept = StagingDir::new_in(dir.path()).expect("folder");
         write_file(&kept.path().join("x"), b"1").expect("written");
-        let dropped = StagingDir::new_in(dir.path()).expect("folder");
+        let mut dropped = StagingDir::new_in(dir.path()).expect("folder");
         write_file(&dropped.path().join("x"), b"2").expect("written");
         kept.publish(&target).expect("published");
-        // The name is taken by a folder that holds something: refused, and the second folder is removed.
+        drop(kept);
+        // The name is taken by a folder that holds something: refused, and the second folder is removed when dropped.
         assert!(dropped.publish(&target).is_err());
+        drop(dropped);
         assert_eq!(names(dir.path()), ["done"]);
         assert_eq!(fs::read(target.join("x")).expect("file"), b"1");
+    }
+
+    #[test]
+    fn only_leftovers_of_the_dead_are_removed() {
+        let dir = tempfile::tempdir().expect("folder");
+        let (dead, own) = (u32::MAX, std::process::id());
+        let dead_folder = dir.path().join(format!(".stunetd-{dead}-0.part"));
+        fs::create_dir(&dead_folder).expect("folder");
+        for name in [format!(".stunetd-{own}-99.part"), ".stunetd-1-0.part".into(), "a.part".into(), ".stunetd-x-0.part".into()] {
+            fs::write(dir.path().join(name), b"").expect("written");
+        }
+        fs::write(dead_folder.join("half"), b"").expect("written");
+        assert_eq!(remove_leftovers(dir.path()).expect("removed"), 2);
+        assert_eq!(names(dir.path()), [".stunetd-1-0.part", ".stunetd-x-0.part", "a.part"]);
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub struct Measures {
     pub column_direction: [f64; 3],
 }
 
-/// One segment. Texts are ASCII.
+/// One segment.
 #[derive(Clone, Debug)]
 pub struct Segment<'a> {
     /// The label value that it is made of.
@@ -139,7 +139,7 @@ pub struct Description<'a> {
     pub series: &'a Uid,
     /// Further inputs.
     pub further: Vec<SourceSeries<'a>>,
-    /// Segments, ascending by number. Labels that none of them names are left out.
+    /// Segments, ascending by number. They name every label value but 0.
     pub segments: Vec<Segment<'a>>,
     /// What made them.
     pub algorithm: Algorithm<'a>,

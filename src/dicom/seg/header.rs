@@ -3,7 +3,7 @@
 
 use super::description::{Description, Kind, Segment, SourcePlane};
 use crate::dicom::Uid;
-use crate::dicom::encode::{Concept, Encoder, dcm, shortened};
+use crate::dicom::encode::{Concept, Encoder, dcm};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,13 +58,12 @@ fn background(e: &mut Encoder, d: &Description<'_>) {
     e.us(tags::SEGMENT_NUMBER, &[0]);
     e.text(tags::SEGMENT_LABEL, VR::LO, "Background");
     e.text(tags::SEGMENT_ALGORITHM_TYPE, VR::CS, "AUTOMATIC");
-    e.text(tags::SEGMENT_ALGORITHM_NAME, VR::LO, shortened(d.algorithm.name, 64));
+    e.one(tags::SEGMENT_ALGORITHM_NAME, VR::LO, d.algorithm.name, 64);
     e.us(tags::RECOMMENDED_DISPLAY_CIE_LAB_VALUE, &[0, 0x8080, 0x8080]);
     e.code(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, dcm("125040", "Background"));
 }
 
 fn segment_item(e: &mut Encoder, segment: &Segment<'_>, d: &Description<'_>) {
-    let label = shortened(segment.label, 64);
     let modified = |e: &mut Encoder, tag: Tag, code: Concept<'_>, modifier_tag: Tag, modifier: Option<Concept<'_>>| {
         e.code_with(tag, code, |e| {
             if let Some(modifier) = modifier {
@@ -77,20 +76,20 @@ fn segment_item(e: &mut Encoder, segment: &Segment<'_>, d: &Description<'_>) {
     }
     e.code(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, segment.category);
     e.us(tags::SEGMENT_NUMBER, &[segment.number]);
-    e.text(tags::SEGMENT_LABEL, VR::LO, label);
+    e.one(tags::SEGMENT_LABEL, VR::LO, segment.label, 64);
     e.sequence(tags::SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE, |s| {
         s.item(|e| {
             e.code(tags::ALGORITHM_FAMILY_CODE_SEQUENCE, dcm("123110", "Artificial Intelligence"));
-            e.text(tags::ALGORITHM_VERSION, VR::LO, shortened(d.algorithm.version, 64));
-            e.text(tags::ALGORITHM_NAME, VR::LO, shortened(d.algorithm.name, 64));
+            e.one(tags::ALGORITHM_VERSION, VR::LO, d.algorithm.version, 64);
+            e.one(tags::ALGORITHM_NAME, VR::LO, d.algorithm.name, 64);
         });
     });
     e.text(tags::SEGMENT_ALGORITHM_TYPE, VR::CS, "AUTOMATIC");
-    e.text(tags::SEGMENT_ALGORITHM_NAME, VR::LO, shortened(d.algorithm.name, 64));
+    e.one(tags::SEGMENT_ALGORITHM_NAME, VR::LO, d.algorithm.name, 64);
     e.us(tags::RECOMMENDED_DISPLAY_CIE_LAB_VALUE, &segment.cielab);
     let modifier_tag = tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE;
     modified(e, tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, segment.property_type, modifier_tag, segment.modifier);
-    e.text(tags::TRACKING_ID, VR::UT, label);
+    e.one(tags::TRACKING_ID, VR::UT, segment.label, 64);
     e.uid(tags::TRACKING_UID, &segment.tracking_uid);
 }
 
