@@ -1,7 +1,7 @@
 //! Publication into a folder.
 
 use crate::fault::{Code, Fault};
-use crate::results::{MANIFEST_FILE, Manifest, Output, file_digest, write_manifest};
+use crate::results::{MANIFEST_FILE, Output, ResultManifest, file_digest, write_manifest};
 use crate::sys::durable::{self, StagingDir, Step, StorageError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,7 @@ fn publish_folder(staging: &mut StagingDir, to: &Path) -> Result<Receipt, Delive
     Ok(receipt(to, &first, Outcome::Added(missing.into_iter().map(|o| o.file).collect())))
 }
 
-fn receipt(dir: &Path, manifest: &Manifest, outcome: Outcome) -> Receipt {
+fn receipt(dir: &Path, manifest: &ResultManifest, outcome: Outcome) -> Receipt {
     let file = |o: &Output| ReceiptFile { name: o.file.clone(), bytes: o.bytes, sha256: o.sha256.clone() };
     Receipt { dir: dir.into(), files: manifest.outputs.iter().map(file).collect(), outcome }
 }
@@ -143,7 +143,7 @@ fn holds_something(path: &Path) -> Result<bool, StorageError> {
 }
 
 /// The manifest in a folder; none when it is absent or not ours.
-fn read_manifest(dir: &Path) -> Result<Option<Manifest>, StorageError> {
+fn read_manifest(dir: &Path) -> Result<Option<ResultManifest>, StorageError> {
     let path = dir.join(MANIFEST_FILE);
     let read = std::fs::File::open(&path).and_then(|file| {
         let mut bytes = Vec::new();

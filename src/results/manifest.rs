@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// The manifest of a result folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct ResultManifest {
     /// Version of this layout: 1.
     pub schema: u32,
     /// `RESEARCH - not for diagnosis`, or none for an approved model.
@@ -151,7 +151,7 @@ pub struct DicomUids {
 /// Name of the manifest in a result folder.
 pub const FILE_NAME: &str = "manifest.json";
 
-impl Manifest {
+impl ResultManifest {
     /// Everything but the files, which are added once they are written.
     pub(super) fn new(
         request: &ResultRequest<'_>,
@@ -160,7 +160,7 @@ impl Manifest {
         volume_key: &[u8; 32],
         identity: String,
         digest: String,
-    ) -> Manifest {
+    ) -> ResultManifest {
         let model = &request.model.manifest;
         let (source, mut warnings) = match labels.source() {
             Source::Case(case) => {
@@ -179,7 +179,7 @@ impl Manifest {
             LabelEntry { value, segment, name, voxels: figures.voxels, volume_ml: volume, incomplete: figures.touches_edge }
         };
         let [x, y, z] = labels.affine().spacing();
-        Manifest {
+        ResultManifest {
             schema: 1,
             marking: (model.status == Status::Research).then(|| RESEARCH_MARK.to_owned()),
             volume_key: hex(volume_key),

@@ -14,7 +14,7 @@ mod stats;
 pub use colour::cielab;
 pub use dates::JobDates;
 pub use identity::{Identity, WRITER_VERSION};
-pub use manifest::{DicomUids, FILE_NAME as MANIFEST_FILE, Input, InputSeries, LabelEntry, Manifest, Model, Output, Writer};
+pub use manifest::{DicomUids, FILE_NAME as MANIFEST_FILE, Input, InputSeries, LabelEntry, Model, Output, ResultManifest, Writer};
 pub use segmentation::{RESEARCH_MARK, segment_numbers};
 pub use stats::{LabelFigures, Stats};
 
@@ -81,7 +81,7 @@ pub struct Results {
     /// Name of the folder they are to be published as: the first eight hexadecimal digits of the VolumeKey.
     pub folder: String,
     /// The manifest, as it lies in the folder.
-    pub manifest: Manifest,
+    pub manifest: ResultManifest,
 }
 
 /// Why results could not be written.
@@ -108,9 +108,7 @@ impl From<ResultsError> for Fault {
     fn from(error: ResultsError) -> Fault {
         match error {
             ResultsError::Storage(e) | ResultsError::Object(WriteError::Storage(e)) => e.into(),
-            ResultsError::Object(e @ WriteError::TooLarge { .. }) => {
-                Fault::new(Code::ResultsTooLarge, e.to_string()).caused_by(e)
-            }
+            ResultsError::Object(e @ WriteError::TooLarge { .. }) => Fault::new(Code::ResultsTooLarge, e.to_string()).caused_by(e),
             ResultsError::NoSeries
             | ResultsError::Object(WriteError::Description(_))
             | ResultsError::Preview(_)
@@ -133,8 +131,7 @@ pub fn file_name(format: Format) -> &'static str {
 /// NIfTI source gives the label map and the picture.
 pub fn possible_formats(formats: &[Format], source: &Source) -> Vec<Format> {
     let dicom = matches!(source, Source::Case(_));
-    let mut possible: Vec<Format> =
-        formats.iter().copied().filter(|f| dicom || !matches!(f, Format::Seg | Format::LabelMap)).collect();
+    let mut possible: Vec<Format> = formats.iter().copied().filter(|f| dicom || !matches!(f, Format::Seg | Format::LabelMap)).collect();
     if !dicom && possible.len() < formats.len() {
         possible.extend([Format::Nifti, Format::Preview]);
     }
@@ -175,14 +172,14 @@ pub fn build(labels: &LabelMap, volume: &Volume, request: &ResultRequest<'_>, di
         .collect::<Result<_, ResultsError>>()?;
     outputs.extend(others);
 
-    let mut manifest = Manifest::new(request, labels, &stats, &volume_key, identity.hex(), digest);
+    let mut manifest = ResultManifest::new(request, labels, &stats, &volume_key, identity.hex(), digest);
     manifest.outputs = outputs;
     write_manifest(&dir.join(MANIFEST_FILE), &manifest)?;
     Ok(Results { dir: dir.to_path_buf(), folder: hex(&volume_key[..4]), manifest })
 }
 
 /// Writes a manifest, one key a line.
-pub fn write_manifest(path: &Path, manifest: &Manifest) -> Result<(), Fault> {
+pub fn write_manifest(path: &Path, manifest: &ResultManifest) -> Result<(), Fault> {
     let mut text = serde_json::to_vec_pretty(manifest).map_err(ResultsError::from)?;
     text.push(b'\n');
     Ok(durable::write_file(path, &text)?)
@@ -213,11 +210,8 @@ fn write_nifti(path: &Path, labels: &LabelMap) -> Result<(), ResultsError> {
 
 fn output(format: Format, path: &Path, uids: Option<ObjectUids>) -> Result<Output, ResultsError> {
     let (bytes, sha256) = file_digest(path)?;
-    let dicom = uids.map(|u| DicomUids {
-        sop_class: u.sop_class.into(),
-        sop_instance: u.sop_instance.to_string(),
-        series: u.series.to_string(),
-    });
+    let dicom =
+        uids.map(|u| DicomUids { sop_class: u.sop_class.into(), sop_instance: u.sop_instance.to_string(), series: u.series.to_string() });
     Ok(Output { file: file_name(format).into(), format: format.name().into(), bytes, sha256, dicom })
 }
 

@@ -218,12 +218,7 @@ fn measures(series: &Series) -> Measures {
 }
 
 fn source_plane(plane: &crate::series::Plane) -> SourcePlane<'_> {
-    SourcePlane {
-        position: plane.position,
-        sop_class: &plane.sop_class_uid,
-        sop_instance: &plane.sop_instance_uid,
-        frame: plane.frame,
-    }
+    SourcePlane { position: plane.position, sop_class: &plane.sop_class_uid, sop_instance: &plane.sop_instance_uid, frame: plane.frame }
 }
 
 fn whole_series(series: &Series) -> SourceSeries<'_> {

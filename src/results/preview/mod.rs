@@ -174,7 +174,7 @@ fn legend(canvas: &mut Canvas, y: usize, present: &[&Label], stats: &Stats) {
         let figures = stats.labels[usize::from(label.value)];
         let amount = if figures.touches_edge { "incomplete".to_owned() } else { format!("{} ml", volume_text(figures.volume_ml)) };
         let amount_width = Font::Small.width(&amount);
-        let right = x + column - GAP - 4;
+        let right = x + column - GAP - 14;
         canvas.fill(x, y + 2, 13, 13, label.rgb);
         canvas.text(right - amount_width, y, &amount, Font::Small, FAINT);
         let name = Font::Small.fit(&label.name.replace('_', " "), right - amount_width - x - 28);
@@ -198,7 +198,8 @@ mod tests {
 
     #[test]
     fn panels_lie_inside_and_keep_the_aspect_ratio() {
-        for (shape, spacing) in [([300, 512, 512], [0.8, 0.8, 1.5]), ([20, 512, 512], [0.98, 0.98, 2.0]), ([900, 100, 100], [1.0; 3]), ([1, 64, 64], [1.0; 3])]
+        for (shape, spacing) in
+            [([300, 512, 512], [0.8, 0.8, 1.5]), ([20, 512, 512], [0.98, 0.98, 2.0]), ([900, 100, 100], [1.0; 3]), ([1, 64, 64], [1.0; 3])]
         {
             let affine = Affine::new([spacing[0], 0.0, 0.0], [0.0, spacing[1], 0.0], [0.0, 0.0, spacing[2]], [0.0; 3]).expect("affine");
             let views = Plane::ALL.map(|p| View::through(p, &affine, shape, [0.0; 3]));

@@ -96,7 +96,8 @@ impl View {
         [self.across, self.down].map(|a| a.count as f64 * a.spacing)
     }
 
-    /// Samples a picture of `width × height` pixels: grey (linear interpolation, 0 to 1) and label (nearest voxel).
+    /// Samples a picture of `width × height` pixels: grey (linear interpolation, 0 to 1) and label (the one with the largest share of
+    /// the same four voxels, for smooth outlines).
     pub fn sample(&self, volume: &Volume, labels: &LabelMap, window: Window, width: usize, height: usize) -> Vec<(f32, u16)> {
         let [_, ny, nx] = volume.shape;
         let stride = [1, nx, nx * ny];
@@ -116,15 +117,20 @@ impl View {
             for &u in &columns {
                 let (u0, fu) = (u as usize, u.fract() as f32);
                 let u1 = (u0 + 1).min(self.across.count - 1);
-                let at = |u: usize, v: usize| volume.data[base + u * sa + v * sd];
-                let top = at(u0, v0) * (1.0 - fu) + at(u1, v0) * fu;
-                let bottom = at(u0, v1) * (1.0 - fu) + at(u1, v1) * fu;
-                let label = labels.labels().get(base + u.round() as usize * sa + v.round() as usize * sd);
-                out.push((window.grey(top * (1.0 - fv) + bottom * fv), label));
+                let corners = [(u0, v0), (u1, v0), (u0, v1), (u1, v1)].map(|(u, v)| base + u * sa + v * sd);
+                let shares = [(1.0 - fu) * (1.0 - fv), fu * (1.0 - fv), (1.0 - fu) * fv, fu * fv];
+                let value = corners.iter().zip(shares).map(|(&i, share)| volume.data[i] * share).sum();
+                out.push((window.grey(value), majority(corners.map(|i| labels.labels().get(i)), shares)));
             }
         }
         out
     }
+}
+
+/// The label with the largest share; of equal ones the first.
+fn majority(labels: [u16; 4], shares: [f32; 4]) -> u16 {
+    let total = |label: u16| -> f32 { labels.iter().zip(shares).filter(|(l, _)| **l == label).map(|(_, s)| s).sum() };
+    labels[1..].iter().fold(labels[0], |best, &l| if total(l) > total(best) { l } else { best })
 }
 
 /// Which array axis runs closest along left, posterior and superior: each axis once, the sum of cosines largest.
@@ -197,6 +203,13 @@ mod tests {
         let v = View::through(Plane::Sagittal, &a, [5, 6, 7], [1.0, 2.0, 3.0]);
         assert_eq!((v.across.letters, v.down.letters, v.slice), (['A', 'P'], ['S', 'I'], (2, 1)));
         assert!(!v.down.reversed);
+    }
+
+    #[test]
+    fn the_label_with_the_largest_share_is_shown() {
+        assert_eq!(majority([1, 2, 2, 3], [0.4, 0.3, 0.2, 0.1]), 2);
+        assert_eq!(majority([7, 0, 0, 0], [0.25; 4]), 0);
+        assert_eq!(majority([7, 7, 0, 0], [0.25; 4]), 7);
     }
 
     #[test]

@@ -1,0 +1,73 @@
+//! Independent judges: `check_seg.py` (pydicom, highdicom, dcmqi, dcentvfy) and `dciodvfy`, where they are installed.
+
+use super::phantom::{Grid, label_map, series, table, write_files};
+use super::{built, case};
+use crate::{need, support};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use stunetd::config::Format;
+use stunetd::volume::LabelMap;
+
+/// A Python that can judge, and the script.
+fn judge() -> Option<(PathBuf, PathBuf)> {
+    let script = support::shared()?.join("tools/check_seg.py");
+    let python = std::env::var_os("STUNETD_PYTHON").map(PathBuf::from).or_else(|| support::on_path("python3"))?;
+    let able = Command::new(&python).args(["-c", "import pydicom, highdicom, nibabel, SimpleITK"]).output().ok()?.status.success();
+    (script.is_file() && able).then_some((python, script))
+}
+
+const NO_JUDGE: &str = "check_seg.py, or a python with pydicom, highdicom, nibabel and SimpleITK (STUNETD_PYTHON), is not here";
+
+fn assert_right(objects: &[PathBuf], source: &Path, expected: &Path) {
+    let Some((python, script)) = judge() else { return };
+    let out = Command::new(python).arg(script).args(objects).arg("--source").arg(source).arg("--expected").arg(expected).output();
+    let out = out.expect("started");
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{said}\n{}", String::from_utf8_lossy(&out.stderr));
+    // Warnings that say something about our writing; the others are about the tools or the phantom.
+    for code in ["pad_bits", "no_source_image", "segments_overlap", "background", "algorithm_identification", "no_colour", "no_Series"] {
+        assert!(!said.lines().any(|l| l.trim_start().starts_with("warn") && l.contains(code)), "{said}");
+    }
+}
+
+fn assert_accepted(map: &LabelMap, source: &Path) {
+    let (dir, _) = built(map, &[Format::Seg, Format::LabelMap, Format::Nifti]);
+    let path = |name: &str| dir.path().join(name);
+    assert_right(&[path("seg.dcm"), path("labelmap.dcm")], source, &path("labels.nii.gz"));
+}
+
+#[test]
+fn check_seg_accepts_objects_in_any_orientation() {
+    need!(judge(), NO_JUDGE);
+    for (axes, shape) in [
+        ([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [6, 16, 24]),
+        ([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]], [5, 11, 13]),
+        ([[0.8, 0.6, 0.0], [-0.6, 0.8, 0.0], [0.0, 0.0, -1.0]], [7, 9, 10]),
+    ] {
+        let (series, map, _) = case(&Grid { axes, ..Grid::axial(shape) }, 3);
+        let source = tempfile::tempdir().expect("folder");
+        write_files(&series, source.path());
+        assert_accepted(&map, source.path());
+    }
+}
+
+#[test]
+fn check_seg_accepts_that_nothing_was_found() {
+    need!(judge(), NO_JUDGE);
+    let series = series(&Grid::axial([4, 8, 8]));
+    let source = tempfile::tempdir().expect("folder");
+    write_files(&series, source.path());
+    assert_accepted(&label_map(&series, vec![0; 256], table(2)), source.path());
+}
+
+#[test]
+fn dciodvfy_finds_no_error() {
+    let tool = need!(support::on_path("dciodvfy"), "dciodvfy (Debian: dicom3tools) is not on PATH");
+    let (_, map, _) = case(&Grid::axial([5, 9, 11]), 3);
+    let (dir, _) = built(&map, &[Format::Seg]);
+    let out = Command::new(tool).arg("-new").arg(dir.path().join("seg.dcm")).output().expect("started");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+    let errors: Vec<&str> = said.lines().filter(|l| l.starts_with("Error")).collect();
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
+    assert!(said.contains("Segmentation"), "{said}");
+}
