@@ -40,6 +40,11 @@ impl PixelData {
         self.location.encapsulated.is_some()
     }
 
+    /// The two letters of the value representation.
+    pub fn vr(&self) -> [u8; 2] {
+        self.location.vr
+    }
+
     /// Whether native values of more than one byte are big endian.
     pub fn is_big_endian(&self) -> bool {
         self.big_endian

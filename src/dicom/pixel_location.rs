@@ -7,6 +7,8 @@ use dicom_core::Tag;
 pub struct PixelLocation {
     /// (7FE0,0010), or float pixel data (7FE0,0008), (7FE0,0009).
     pub tag: Tag,
+    /// The two letters of the value representation.
+    pub vr: [u8; 2],
     /// First byte of the value.
     pub offset: u64,
     /// Length of the value, fragment headers and delimiter included.

@@ -221,7 +221,7 @@ impl Walk<'_, '_> {
 
     fn pixel_data(&mut self, head: &Head, limit: u64) -> Result<(), DicomError> {
         self.data.push(element_of(head), None);
-        let mut location = PixelLocation { tag: head.tag, offset: head.value, length: 0, encapsulated: None };
+        let mut location = PixelLocation { tag: head.tag, vr: head.vr, offset: head.value, length: 0, encapsulated: None };
         if head.length == UNDEFINED {
             self.position = head.value;
             let mut frames = Encapsulated::default();

@@ -11,5 +11,5 @@ mod rle;
 mod write;
 
 pub use description::{Algorithm, Description, Kind, LabelValues, Measures, Segment, SourcePlane, SourceSeries};
-pub use read::{CodedItem, Frame, ReadError, ReadKind, SegObject, SegmentInfo, SourceReference, read, read_bytes};
+pub use read::{CodedItem, Frame, ReadKind, SegObject, SegmentInfo, SourceReference, read};
 pub use write::{WriteError, Written, write};

@@ -1,51 +1,30 @@
-//! Reads segmentation objects of any maker: BINARY, FRACTIONAL and LABELMAP, native, RLE or deflated frames.
+//! Reads segmentation objects of any maker: BINARY, FRACTIONAL and LABELMAP, native, RLE or deflated frames. The guard walks the file
+//! first; every count is checked before memory is reserved.
 
 use super::{bits, rle};
-use crate::dicom::Uid;
-use dicom_core::value::Value;
+use crate::dicom::guard::{self, Limits};
+use crate::dicom::{DicomError, Level, PixelData, Uid, charset};
 use dicom_core::{DataDictionary, Tag};
 use dicom_dictionary_std::{tags, uids};
-use dicom_object::InMemDicomObject;
 use std::io::Read;
 use std::path::Path;
 
-/// Limits on what an object may declare.
+/// What a segmentation object may ask for: many frames, each with a few dozen elements.
+const LIMITS: Limits = Limits {
+    file_bytes: 8 << 30,
+    elements: 8_000_000,
+    depth: 32,
+    value_bytes: 64 << 20,
+    kept_bytes: 512 << 20,
+    inflated_bytes: 4 << 30,
+    fragments: MAX_FRAMES,
+    rows_columns: 8192,
+    frames: MAX_FRAMES as u32,
+    decoded_bytes: 4 << 30,
+};
 const MAX_FRAMES: usize = 200_000;
 const MAX_SEGMENTS: usize = 65_535;
-const MAX_SIDE: u16 = 8192;
 const MAX_SOURCES: usize = 4096;
-
-/// Why an object could not be read. Values are never printed: they may identify a patient.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// Not DICOM, or damaged.
-    #[error("the file can not be read as DICOM")]
-    Parse,
-    /// Another SOP class.
-    #[error("the object is no segmentation")]
-    NotSegmentation,
-    /// An attribute is absent or can not be understood.
-    #[error("{} is missing or malformed", name(*.0))]
-    Attribute(Tag),
-    /// More than the limits allow.
-    #[error("{} exceeds the limit of {limit}", name(*.tag))]
-    Limit {
-        /// Which attribute.
-        tag: Tag,
-        /// The limit.
-        limit: usize,
-    },
-    /// A transfer syntax or kind of segmentation that is not read.
-    #[error("{0} is not supported")]
-    Unsupported(&'static str),
-    /// Fewer pixels than the header says, or a frame that can not be decoded.
-    #[error("the pixel data are shorter than the header says, or damaged")]
-    Pixels,
-}
-
-fn name(tag: Tag) -> &'static str {
-    dicom_dictionary_std::StandardDataDictionary.by_tag(tag).map_or("an attribute", |e| e.alias)
-}
 
 /// How an object stores its segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +119,7 @@ pub struct SegObject {
     /// Frames in the order of the object.
     pub frames: Vec<Frame>,
     bits_allocated: u16,
+    big_endian: bool,
     pixels: Pixels,
 }
 
@@ -147,34 +127,39 @@ pub struct SegObject {
 enum Pixels {
     /// All frames, one after the other.
     Native(Vec<u8>),
-    /// One RLE fragment a frame.
+    /// One RLE codestream a frame.
     Rle(Vec<Vec<u8>>),
-    /// One deflated fragment a frame.
+    /// One deflate stream a frame.
     Deflated(Vec<Vec<u8>>),
 }
 
 impl SegObject {
     /// The values of a frame, row by row.
-    pub fn frame(&self, index: usize) -> Result<Vec<u16>, ReadError> {
+    pub fn frame(&self, index: usize) -> Result<Vec<u16>, DicomError> {
         let area = self.rows * self.columns;
-        let frame_bytes = bits::bytes_for(area as u64 * u64::from(self.bits_allocated)) as usize;
-        let widen = |bytes: &[u8], first_bit: u64| match self.bits_allocated {
-            1 => bits::unpack(bytes, first_bit, area),
-            8 => Some(bytes.get((first_bit / 8) as usize..)?.get(..area)?.iter().map(|&v| v.into()).collect()),
+        let bytes = frame_bytes(area, self.bits_allocated) as usize;
+        let widen = |data: &[u8], first_bit: u64| match self.bits_allocated {
+            1 => bits::unpack(data, first_bit, area),
+            8 => Some(data.get((first_bit / 8) as usize..)?.get(..area)?.iter().map(|&v| v.into()).collect()),
             _ => {
-                Some(bytes.get((first_bit / 8) as usize..)?.get(..area * 2)?.as_chunks().0.iter().map(|&v| u16::from_le_bytes(v)).collect())
+                let words = data.get((first_bit / 8) as usize..)?.get(..2 * area)?.as_chunks().0;
+                Some(words.iter().map(|&w| if self.big_endian { u16::from_be_bytes(w) } else { u16::from_le_bytes(w) }).collect())
             }
         };
         let values = match &self.pixels {
-            Pixels::Native(bytes) => widen(bytes, index as u64 * area as u64 * u64::from(self.bits_allocated)),
+            Pixels::Native(data) => widen(data, index as u64 * area as u64 * u64::from(self.bits_allocated)),
             Pixels::Rle(frames) => {
-                let sample = if self.bits_allocated == 16 { 2 } else { 1 };
-                frames.get(index).and_then(|f| rle::decode(f, frame_bytes / sample, sample)).and_then(|b| widen(&b, 0))
+                let sample = usize::from(self.bits_allocated.div_ceil(8));
+                frames.get(index).and_then(|f| rle::decode(f, bytes / sample, sample)).and_then(|b| widen(&b, 0))
             }
-            Pixels::Deflated(frames) => frames.get(index).and_then(|f| inflate(f, frame_bytes)).and_then(|b| widen(&b, 0)),
+            Pixels::Deflated(frames) => frames.get(index).and_then(|f| inflate(f, bytes)).and_then(|b| widen(&b, 0)),
         };
-        values.ok_or(ReadError::Pixels)
+        values.ok_or_else(|| DicomError::Codestream(format!("frame {} is damaged or too short", index + 1)))
     }
+}
+
+fn frame_bytes(area: usize, bits_allocated: u16) -> u64 {
+    bits::bytes_for(area as u64 * u64::from(bits_allocated))
 }
 
 fn inflate(data: &[u8], length: usize) -> Option<Vec<u8>> {
@@ -183,151 +168,162 @@ fn inflate(data: &[u8], length: usize) -> Option<Vec<u8>> {
     Some(out).filter(|o| o.len() == length)
 }
 
-/// Reads an object from a file.
-pub fn read(path: &Path) -> Result<SegObject, ReadError> {
-    from_object(dicom_object::open_file(path).map_err(|_| ReadError::Parse)?)
-}
-
-/// Reads an object from memory.
-pub fn read_bytes(bytes: &[u8]) -> Result<SegObject, ReadError> {
-    from_object(dicom_object::from_reader(bytes).map_err(|_| ReadError::Parse)?)
-}
-
-fn from_object(object: dicom_object::DefaultDicomObject) -> Result<SegObject, ReadError> {
-    let transfer_syntax = object.meta().transfer_syntax().trim_end_matches(['\0', ' ']).to_owned();
-    let mut d = object.into_inner();
-    let class = uid(&d, tags::SOP_CLASS_UID).ok_or(ReadError::NotSegmentation)?;
-    let kind = match (class.as_str(), text(&d, tags::SEGMENTATION_TYPE).as_deref()) {
-        (uids::SEGMENTATION_STORAGE, Some("BINARY")) => ReadKind::Binary,
-        (uids::SEGMENTATION_STORAGE, Some("FRACTIONAL")) => {
-            ReadKind::Fractional { maximum: short(&d, tags::MAXIMUM_FRACTIONAL_VALUE).unwrap_or(255) }
-        }
-        (uids::LABEL_MAP_SEGMENTATION_STORAGE, _) => ReadKind::LabelMap { padding: short(&d, tags::PIXEL_PADDING_VALUE) },
-        (uids::SEGMENTATION_STORAGE, _) => return Err(ReadError::Attribute(tags::SEGMENTATION_TYPE)),
-        _ => return Err(ReadError::NotSegmentation),
+/// Reads an object from a file; its pixel data stay as they are until [`SegObject::frame`] asks for them.
+pub fn read(path: &Path) -> Result<SegObject, DicomError> {
+    let only_segmentations = |class: &str| match class {
+        uids::SEGMENTATION_STORAGE | uids::LABEL_MAP_SEGMENTATION_STORAGE => Ok(()),
+        other => Err(DicomError::SopClass(crate::dicom::error::printable_uid(other))),
     };
-    let bits_allocated = short(&d, tags::BITS_ALLOCATED).ok_or(ReadError::Attribute(tags::BITS_ALLOCATED))?;
+    let walked = guard::walk_file(path, &LIMITS, &only_segmentations);
+    if let Some(error) = walked.error {
+        return Err(error);
+    }
+    let d = walked.data.root();
+    let class = d.text(tags::SOP_CLASS_UID).ok_or_else(|| wrong(tags::SOP_CLASS_UID))?;
+    only_segmentations(&class)?;
+    let kind = match (class.as_str(), d.text(tags::SEGMENTATION_TYPE).as_deref()) {
+        (uids::LABEL_MAP_SEGMENTATION_STORAGE, _) => ReadKind::LabelMap { padding: short(d, tags::PIXEL_PADDING_VALUE) },
+        (_, Some("BINARY")) => ReadKind::Binary,
+        (_, Some("FRACTIONAL")) => ReadKind::Fractional { maximum: short(d, tags::MAXIMUM_FRACTIONAL_VALUE).unwrap_or(255) },
+        _ => return Err(wrong(tags::SEGMENTATION_TYPE)),
+    };
+    let bits_allocated = short(d, tags::BITS_ALLOCATED).ok_or_else(|| wrong(tags::BITS_ALLOCATED))?;
     match (kind, bits_allocated) {
         (ReadKind::Binary, 1) | (ReadKind::Fractional { .. }, 8) | (ReadKind::LabelMap { .. }, 8 | 16) => {}
-        _ => return Err(ReadError::Attribute(tags::BITS_ALLOCATED)),
+        _ => return Err(DicomError::PixelFormat(format!("{bits_allocated} bits allocated in a segmentation of this type"))),
     }
-    let side = |tag| match short(&d, tag) {
-        Some(0) | None => Err(ReadError::Attribute(tag)),
-        Some(n) if n > MAX_SIDE => Err(ReadError::Limit { tag, limit: MAX_SIDE.into() }),
+    let side = |tag| match short(d, tag) {
+        Some(0) | None => Err(wrong(tag)),
+        Some(n) if n > LIMITS.rows_columns => Err(beyond(tag, LIMITS.rows_columns.into())),
         Some(n) => Ok(usize::from(n)),
     };
     let (rows, columns) = (side(tags::ROWS)?, side(tags::COLUMNS)?);
-    let groups = items(&d, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, MAX_FRAMES)?;
-    let declared = d.get(tags::NUMBER_OF_FRAMES).and_then(|e| e.to_int::<u32>().ok()).unwrap_or(1);
+    let groups = items(d, tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, MAX_FRAMES)?;
+    let declared = d.count(tags::NUMBER_OF_FRAMES).unwrap_or(1);
     if groups.is_empty() || declared as usize != groups.len() {
-        return Err(ReadError::Attribute(tags::NUMBER_OF_FRAMES));
+        return Err(wrong(tags::NUMBER_OF_FRAMES));
     }
-    let shared = items(&d, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, 1)?.first();
-    let frames = groups.iter().map(|g| frame(g, shared, kind)).collect::<Result<Vec<_>, _>>()?;
-    let segments = items(&d, tags::SEGMENT_SEQUENCE, MAX_SEGMENTS)?.iter().map(segment).collect::<Result<Vec<_>, _>>()?;
-    let sop_instance = uid(&d, tags::SOP_INSTANCE_UID).ok_or(ReadError::Attribute(tags::SOP_INSTANCE_UID))?;
-    let study = uid(&d, tags::STUDY_INSTANCE_UID).ok_or(ReadError::Attribute(tags::STUDY_INSTANCE_UID))?;
-    let frame_of_reference = uid(&d, tags::FRAME_OF_REFERENCE_UID);
-
-    let element = d.take(tags::PIXEL_DATA).ok_or(ReadError::Attribute(tags::PIXEL_DATA))?;
-    let pixels = match (element.into_value(), transfer_syntax.as_str()) {
-        (Value::Primitive(bytes), _) => Pixels::Native(bytes.to_bytes().into_owned()),
-        (Value::PixelSequence(sequence), syntax) => {
-            let fragments: Vec<Vec<u8>> = sequence.into_fragments().into_iter().collect();
-            if fragments.len() != frames.len() {
-                return Err(ReadError::Unsupported("a frame in several fragments"));
-            }
-            match syntax {
-                uids::RLE_LOSSLESS => Pixels::Rle(fragments),
-                uids::DEFLATED_IMAGE_FRAME_COMPRESSION => Pixels::Deflated(fragments),
-                _ => return Err(ReadError::Unsupported("this compression of the frames")),
-            }
-        }
-        (Value::Sequence(_), _) => return Err(ReadError::Attribute(tags::PIXEL_DATA)),
-    };
-    if let Pixels::Native(bytes) = &pixels {
-        let needed = bits::bytes_for(frames.len() as u64 * rows as u64 * columns as u64 * u64::from(bits_allocated));
-        if needed > bytes.len() as u64 {
-            return Err(ReadError::Pixels);
-        }
-    }
-    Ok(SegObject { kind, sop_instance, study, frame_of_reference, rows, columns, segments, frames, bits_allocated, pixels })
+    let shared = d.item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
+    let frames = groups.into_iter().map(|g| frame(g, shared, kind)).collect::<Result<Vec<_>, _>>()?;
+    let charset = d.text(tags::SPECIFIC_CHARACTER_SET);
+    let segments = items(d, tags::SEGMENT_SEQUENCE, MAX_SEGMENTS)?;
+    let segments = segments.into_iter().map(|s| segment(s, charset.as_deref())).collect::<Result<Vec<_>, _>>()?;
+    let pixels = PixelData::open(path, &LIMITS)?;
+    Ok(SegObject {
+        kind,
+        sop_instance: uid(d, tags::SOP_INSTANCE_UID).ok_or_else(|| wrong(tags::SOP_INSTANCE_UID))?,
+        study: uid(d, tags::STUDY_INSTANCE_UID).ok_or_else(|| wrong(tags::STUDY_INSTANCE_UID))?,
+        frame_of_reference: uid(d, tags::FRAME_OF_REFERENCE_UID),
+        rows,
+        columns,
+        segments,
+        bits_allocated,
+        big_endian: pixels.is_big_endian(),
+        pixels: load(&pixels, frames.len(), rows * columns, bits_allocated)?,
+        frames,
+    })
 }
 
-fn frame(own: &InMemDicomObject, shared: Option<&InMemDicomObject>, kind: ReadKind) -> Result<Frame, ReadError> {
-    let group = |tag: Tag| first(own, tag).or_else(|| shared.and_then(|s| first(s, tag)));
-    let numbers = |sequence: Tag, tag: Tag, count: usize| -> Result<Vec<f64>, ReadError> {
-        let values = group(sequence).and_then(|g| g.get(tag)).and_then(|e| e.to_multi_float64().ok());
-        values.filter(|v| v.len() == count && v.iter().all(|x| x.is_finite())).ok_or(ReadError::Attribute(tag))
-    };
-    let position = numbers(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT, 3)?;
-    let orientation = numbers(tags::PLANE_ORIENTATION_SEQUENCE, tags::IMAGE_ORIENTATION_PATIENT, 6)?;
-    let spacing = numbers(tags::PIXEL_MEASURES_SEQUENCE, tags::PIXEL_SPACING, 2)?;
+fn load(data: &PixelData, frames: usize, area: usize, bits_allocated: u16) -> Result<Pixels, DicomError> {
+    let mut out = Vec::new();
+    if !data.is_encapsulated() {
+        let all = bits::bytes_for(frames as u64 * area as u64 * u64::from(bits_allocated));
+        if all > LIMITS.decoded_bytes {
+            return Err(DicomError::Implausible(format!("{all} bytes of pixel data, the limit is {}", LIMITS.decoded_bytes)));
+        }
+        data.frame(0, 1, all, &mut out)?;
+        if bits_allocated < 16 && data.is_big_endian() && &data.vr() == b"OW" {
+            // Words of 16 bits, whose bytes are swapped.
+            out.resize(out.len().next_multiple_of(2), 0);
+            out.as_chunks_mut::<2>().0.iter_mut().for_each(|w| w.reverse());
+        }
+        return Ok(Pixels::Native(out));
+    }
+    let codestreams: Result<Vec<_>, _> =
+        (0..frames).map(|n| data.frame(n as u32, frames as u32, 0, &mut out).map(|()| std::mem::take(&mut out))).collect();
+    match data.transfer_syntax() {
+        uids::RLE_LOSSLESS => codestreams.map(Pixels::Rle),
+        uids::DEFLATED_IMAGE_FRAME_COMPRESSION => codestreams.map(Pixels::Deflated),
+        other => Err(DicomError::TransferSyntax(format!("{} for segmentations", crate::dicom::error::printable_uid(other)))),
+    }
+}
+
+fn frame(own: Level<'_>, shared: Option<Level<'_>>, kind: ReadKind) -> Result<Frame, DicomError> {
+    let group = |tag: Tag| own.item(tag).or_else(|| shared.and_then(|s| s.item(tag)));
+    let geometry = |sequence: Tag, tag: Tag| group(sequence).ok_or_else(|| wrong(tag));
+    let position = geometry(tags::PLANE_POSITION_SEQUENCE, tags::IMAGE_POSITION_PATIENT)?.numbers(tags::IMAGE_POSITION_PATIENT);
+    let orientation = geometry(tags::PLANE_ORIENTATION_SEQUENCE, tags::IMAGE_ORIENTATION_PATIENT)?.numbers(tags::IMAGE_ORIENTATION_PATIENT);
+    let [r0, r1, r2, c0, c1, c2] = orientation.ok_or_else(|| wrong(tags::IMAGE_ORIENTATION_PATIENT))?;
+    let spacing = geometry(tags::PIXEL_MEASURES_SEQUENCE, tags::PIXEL_SPACING)?.numbers(tags::PIXEL_SPACING);
     let segment = match kind {
         ReadKind::LabelMap { .. } => None,
         _ => {
             let number = group(tags::SEGMENT_IDENTIFICATION_SEQUENCE).and_then(|g| short(g, tags::REFERENCED_SEGMENT_NUMBER));
-            Some(number.ok_or(ReadError::Attribute(tags::REFERENCED_SEGMENT_NUMBER))?)
+            Some(number.ok_or_else(|| wrong(tags::REFERENCED_SEGMENT_NUMBER))?)
         }
     };
     let mut sources = Vec::new();
     if let Some(derivation) = group(tags::DERIVATION_IMAGE_SEQUENCE) {
         for source in items(derivation, tags::SOURCE_IMAGE_SEQUENCE, MAX_SOURCES)? {
-            let frames = source.get(tags::REFERENCED_FRAME_NUMBER).and_then(|e| e.to_multi_int().ok()).unwrap_or_default();
+            let numbers = source.get(tags::REFERENCED_FRAME_NUMBER).and_then(|v| v.numbers()).unwrap_or_default();
+            let frames = numbers.into_iter().map(|n| n as u32).collect();
             sources.extend(uid(source, tags::REFERENCED_SOP_INSTANCE_UID).map(|sop_instance| SourceReference { sop_instance, frames }));
         }
     }
     Ok(Frame {
         segment,
-        position: [position[0], position[1], position[2]],
-        row_direction: [orientation[0], orientation[1], orientation[2]],
-        column_direction: [orientation[3], orientation[4], orientation[5]],
-        pixel_spacing: [spacing[0], spacing[1]],
+        position: position.ok_or_else(|| wrong(tags::IMAGE_POSITION_PATIENT))?,
+        row_direction: [r0, r1, r2],
+        column_direction: [c0, c1, c2],
+        pixel_spacing: spacing.ok_or_else(|| wrong(tags::PIXEL_SPACING))?,
         sources,
     })
 }
 
-fn segment(item: &InMemDicomObject) -> Result<SegmentInfo, ReadError> {
-    let property_type = first(item, tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE);
+fn segment(item: Level<'_>, charset: Option<&str>) -> Result<SegmentInfo, DicomError> {
+    let property_type = item.item(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE);
+    let label = item.get(tags::SEGMENT_LABEL).and_then(|v| v.bytes());
     Ok(SegmentInfo {
-        number: short(item, tags::SEGMENT_NUMBER).ok_or(ReadError::Attribute(tags::SEGMENT_NUMBER))?,
-        label: text(item, tags::SEGMENT_LABEL).unwrap_or_default(),
-        category: first(item, tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE).and_then(code),
+        number: short(item, tags::SEGMENT_NUMBER).ok_or_else(|| wrong(tags::SEGMENT_NUMBER))?,
+        label: label.map(|l| charset::decode(l, charset)).unwrap_or_default(),
+        category: item.item(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE).and_then(code),
         property_type: property_type.and_then(code),
-        modifier: property_type.and_then(|t| first(t, tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE)).and_then(code),
-        algorithm_type: text(item, tags::SEGMENT_ALGORITHM_TYPE).unwrap_or_default(),
+        modifier: property_type.and_then(|t| t.item(tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE)).and_then(code),
+        algorithm_type: item.text(tags::SEGMENT_ALGORITHM_TYPE).unwrap_or_default(),
         tracking_uid: uid(item, tags::TRACKING_UID),
     })
 }
 
-fn code(item: &InMemDicomObject) -> Option<CodedItem> {
+fn code(item: Level<'_>) -> Option<CodedItem> {
     Some(CodedItem {
-        value: text(item, tags::CODE_VALUE).or_else(|| text(item, tags::LONG_CODE_VALUE))?,
-        scheme: text(item, tags::CODING_SCHEME_DESIGNATOR).unwrap_or_default(),
-        meaning: text(item, tags::CODE_MEANING).unwrap_or_default(),
+        value: item.text(tags::CODE_VALUE).or_else(|| item.text(tags::LONG_CODE_VALUE))?,
+        scheme: item.text(tags::CODING_SCHEME_DESIGNATOR).unwrap_or_default(),
+        meaning: item.text(tags::CODE_MEANING).unwrap_or_default(),
     })
 }
 
 /// The items of a sequence; none when it is absent.
-fn items(d: &InMemDicomObject, tag: Tag, limit: usize) -> Result<&[InMemDicomObject], ReadError> {
-    let items = d.get(tag).and_then(|e| e.items()).unwrap_or_default();
-    if items.len() > limit { Err(ReadError::Limit { tag, limit }) } else { Ok(items) }
+fn items(level: Level<'_>, tag: Tag, limit: usize) -> Result<Vec<Level<'_>>, DicomError> {
+    let items: Vec<_> = level.items(tag).take(limit + 1).collect();
+    if items.len() > limit { Err(beyond(tag, limit)) } else { Ok(items) }
 }
 
-fn first(d: &InMemDicomObject, tag: Tag) -> Option<&InMemDicomObject> {
-    d.get(tag).and_then(|e| e.items()).and_then(|i| i.first())
+fn uid(level: Level<'_>, tag: Tag) -> Option<Uid> {
+    Uid::parse(&level.text(tag)?).ok()
 }
 
-fn text(d: &InMemDicomObject, tag: Tag) -> Option<String> {
-    let text = d.get(tag)?.to_str().ok()?;
-    let text = text.trim_matches(['\0', ' ']);
-    (!text.is_empty()).then(|| text.to_owned())
+fn short(level: Level<'_>, tag: Tag) -> Option<u16> {
+    level.count(tag).and_then(|n| u16::try_from(n).ok())
 }
 
-fn uid(d: &InMemDicomObject, tag: Tag) -> Option<Uid> {
-    Uid::parse(&text(d, tag)?).ok()
+fn wrong(tag: Tag) -> DicomError {
+    DicomError::Corrupt(format!("{} is missing or malformed", name(tag)))
 }
 
-fn short(d: &InMemDicomObject, tag: Tag) -> Option<u16> {
-    d.get(tag)?.to_int::<u16>().ok()
+fn beyond(tag: Tag, limit: usize) -> DicomError {
+    DicomError::Implausible(format!("{} exceeds the limit of {limit}", name(tag)))
+}
+
+fn name(tag: Tag) -> &'static str {
+    dicom_dictionary_std::StandardDataDictionary.by_tag(tag).map_or("an attribute", |e| e.alias)
 }
