@@ -124,7 +124,7 @@ fn run(source: &Path, out: &Path, options: &ImportOptions, progress: &mut dyn Fn
     // Contradictions are found before anything is written.
     manifest.check().map_err(|detail| ModelError::Plans { path: path.clone(), detail })?;
 
-    let staging = StagingDir::new_in(parent(out))?;
+    let mut staging = StagingDir::new_in(parent(out))?;
     manifest.weights.sha256 = write_weights(&staging.path().join(WEIGHTS), &path, &checkpoint, &tensors, &manifest.architecture, progress)?;
     let text = toml::to_string(&manifest).map_err(|e| ModelError::Manifest { path: out.join(MANIFEST), detail: e.to_string() })?;
     write_file(&staging.path().join(MANIFEST), text.as_bytes())?;
