@@ -23,6 +23,7 @@ codes! {
     InputInvalidUid, "input.invalid_uid", Poison, "A UID is not valid.", "Send the series again with valid UIDs.";
     InputImplausible, "input.implausible_dimensions", Poison, "Rows, columns, frames or bits are beyond the limits.", "Check the file at its source; raise the limit if it is right.";
     InputPixelDataShort, "input.pixel_data_too_short", Poison, "There is less pixel data than the header says.", "Send the file again from its source.";
+    InputChanged, "input.changed", Retryable, "The file changed while it was read.", "Wait until the sender has finished; the series is then read again.";
     InputSopClass, "input.sop_class_not_segmentable", Poison, "The object is not a CT or PET image.", "Nothing; such objects are never segmented.";
     InputSegmentation, "input.segmentation_object", Poison, "The object is a segmentation.", "Nothing; results are never taken as input.";
     InputEmpty, "input.empty_folder", Poison, "The input folder holds no files.", "Check the path; an export may not have finished.";
@@ -31,6 +32,9 @@ codes! {
     CodecTransferSyntax, "codec.unsupported_transfer_syntax", Poison, "The transfer syntax is not supported.", "Send the series in another transfer syntax.";
     CodecPixelFormat, "codec.unsupported_pixel_format", Poison, "The pixel layout is not supported.", "Send the series as 8, 16 or 32 bit integers.";
     CodecDecode, "codec.decode_error", Poison, "The compressed pixel data can not be decoded.", "Send the file again from its source.";
+    CodecCrashed, "codec.crashed", Poison, "The compressed pixel data crashed its decoder.", "Do not trust this file; send the series again from its source.";
+    CodecTimeout, "codec.timeout", Poison, "The compressed pixel data was not decoded in time.", "Send the series again, uncompressed if need be; raise the time limit if the machine is slow.";
+    CodecWorker, "codec.worker_unavailable", Retryable, "A decode worker could not be started, or was killed from outside.", "Check the machine's memory and process limits.";
     // ---- series
     SeriesLocalizer, "series.localizer", Poison, "The image is a localizer (scout).", "Nothing; localizers are never segmented.";
     SeriesDerived, "series.derived_series", Poison, "The series is derived (a projection, a fusion, a secondary image).", "Send the original series.";
@@ -53,6 +57,15 @@ codes! {
     // ---- quantity
     QuantityNotHu, "quantity.not_hu", Poison, "The values are not Hounsfield units.", "Send a reconstruction in HU.";
     QuantityRescaleMissing, "quantity.rescale_missing", Poison, "Rescale Slope or Intercept is missing, so the values may not be Hounsfield units.", "Send the series with its rescale attributes.";
+    QuantitySuv, "quantity.suv_not_computable", Poison, "The PET unit can not be converted to SUV.", "Send a reconstruction in Bq/ml or SUV.";
+    QuantitySuvWeight, "quantity.suv_no_weight", Poison, "Without the patient's weight there is no SUV.", "Enter the weight at the scanner and send the series again.";
+    QuantitySuvSize, "quantity.suv_no_size", Poison, "Without the patient's height this kind of SUV can not be converted.", "Enter the height at the scanner and send the series again.";
+    QuantitySuvSex, "quantity.suv_no_sex", Poison, "Without the patient's sex this kind of SUV can not be converted.", "Send a reconstruction in Bq/ml or SUV by body weight.";
+    QuantitySuvDose, "quantity.suv_no_dose", Poison, "Without the injected dose there is no SUV.", "Enter the dose at the scanner and send the series again.";
+    QuantitySuvDoseUnit, "quantity.suv_dose_not_in_bq", Poison, "The injected dose is too small to be in Bq.", "Correct the dose at the source, or set `assume_mbq = true`.";
+    QuantitySuvHalfLife, "quantity.suv_no_half_life", Poison, "The half-life is missing or not the radionuclide's, so there is no SUV.", "Correct the tracer at the scanner and send the series again.";
+    QuantitySuvInjection, "quantity.suv_no_injection_time", Poison, "Without the time of injection there is no SUV.", "Enter the time at the scanner and send the series again.";
+    QuantitySuvTimes, "quantity.suv_times", Poison, "The times of injection and scan are missing or do not fit together, so there is no SUV.", "Correct the times at the source and send the series again.";
     // ---- volumes
     VolumeNotFinite, "volume.not_finite", Poison, "The image has values that are not finite numbers.", "Check the image at its source; NaN or infinity has no place in it.";
     // ---- models
@@ -63,6 +76,7 @@ codes! {
     ModelExists, "model.already_exists", Poison, "The output folder exists already.", "Choose another folder; a generation is never overwritten.";
     ModelLabels, "model.bad_labels", Poison, "The label list can not be used.", "Correct the list named in the message.";
     ModelChannels, "model.channel_mismatch", Poison, "The image has another number of channels than the model.", "Choose a model made for this kind of input.";
+    ModelNotFinite, "model.not_finite", Poison, "The network answered with numbers that are not finite.", "Try `--precision f32`; if it stays, the weights are broken.";
     ModelInput, "model.bad_input", Poison, "The tensor given to the network does not fit it.", "Give a tensor [N, C, X, Y, Z] whose axes are divisible by the strides in the manifest.";
     // ---- checkpoints
     CheckpointNotOne, "checkpoint.not_a_checkpoint", Poison, "The file is not a PyTorch checkpoint.", "Check the download; the file should start with the letters PK.";

@@ -6,4 +6,5 @@ pub mod scp;
 pub mod select;
 pub mod settle;
 pub mod spool;
+pub mod tree;
 pub mod watch;

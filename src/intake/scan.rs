@@ -116,7 +116,7 @@ fn refused(relative: PathBuf, code: Code, detail: String) -> RefusedFile {
     RefusedFile { relative, code, detail, member_of: None }
 }
 
-fn read_file(path: &Path, relative: PathBuf, limits: &ScanLimits) -> Result<Instance, RefusedFile> {
+pub(super) fn read_file(path: &Path, relative: PathBuf, limits: &ScanLimits) -> Result<Instance, RefusedFile> {
     let name = relative.file_name().unwrap_or_default();
     if is_temporary(name) {
         return Err(refused(relative, Code::InputTemporary, "by its name".into()));
@@ -140,7 +140,7 @@ pub fn is_temporary(name: &OsStr) -> bool {
     bytes.first() == Some(&b'~') || matches!(bytes.last(), Some(b'~' | b'#')) || extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
 }
 
-fn is_hidden(name: &OsStr) -> bool {
+pub(super) fn is_hidden(name: &OsStr) -> bool {
     name.as_bytes().first() == Some(&b'.')
 }
 

@@ -1,5 +1,21 @@
 //! From a prepared grid to labels: windows, Gaussian blending, mirroring, slab-wise argmax, post-processing.
+//!
+//! Everything here runs on the network's axes, in array order (z, y, x); values of a voxel's outputs lie side by side
+//! (`[z, y, x, output]`), so that inner loops run over them.
 
+pub mod aggregate;
+mod decision;
 mod engine;
+mod error;
+pub mod export;
+pub mod gaussian;
+pub mod label_sinks;
+pub mod postprocess;
+mod sums;
+pub mod tiles;
+mod timings;
 
+pub use decision::Decision;
 pub use engine::{Engine, Progress, SegmentOptions};
+pub use error::SegmentError;
+pub use timings::Timings;

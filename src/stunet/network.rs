@@ -39,6 +39,7 @@ impl Network {
         architecture.check_tensors(&tensors.iter().map(|(name, t)| (name.clone(), t.size())).collect::<Vec<_>>())?;
         let precision = precision.resolve(device)?;
         shim::allow_tf32(false)?;
+        shim::let_waiting_threads_sleep();
         let layers = tch::no_grad(|| {
             let mut layers = Layers::build(architecture, &mut |name, shape| {
                 let missing = || Error::Input(format!("parameter {name} is missing"));

@@ -6,15 +6,22 @@
 mod affine;
 mod back;
 mod crop;
+pub mod decode;
+mod join;
 mod labelmap;
 mod limits;
 pub mod nifti;
 mod normalize;
+mod nuclide;
 mod orient;
+mod plausible;
 mod prepare;
 mod prepared;
+mod read;
 mod rectify;
 pub mod resample;
+mod statistics;
+pub mod suv;
 
 pub use affine::Affine;
 pub use back::BackError;
@@ -23,6 +30,8 @@ pub use limits::Limits;
 pub use orient::Axes;
 pub use prepare::{PrepareError, prepare};
 pub use prepared::{Prepared, Rectified, WayBack};
+pub use read::{PetValues, ReadLimits, read};
+pub use statistics::Statistics;
 
 use crate::series::Case;
 use std::path::PathBuf;
@@ -33,6 +42,9 @@ pub enum Quantity {
     /// Hounsfield units (CT).
     #[serde(rename = "HU")]
     Hu,
+    /// A CT series whose values are not, or can not be, Hounsfield units. Shown by `inspect`, never segmented.
+    #[serde(rename = "not_HU")]
+    NotHu,
     /// Standardised uptake value by body weight, g/ml (PET).
     #[serde(rename = "SUVbw")]
     SuvBw,

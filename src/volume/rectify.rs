@@ -134,7 +134,7 @@ fn padding(volume: &Volume, channel: usize) -> f32 {
     match volume.quantity.get(channel) {
         Some(Quantity::Hu) => AIR_HU,
         Some(Quantity::SuvBw | Quantity::PetUnits) => 0.0,
-        Some(Quantity::Unknown) | None => {
+        Some(Quantity::NotHu | Quantity::Unknown) | None => {
             let n: usize = volume.shape.iter().product();
             let lowest = volume.data[channel * n..][..n].par_iter().copied().reduce(|| f32::INFINITY, f32::min);
             if lowest.is_finite() { lowest } else { 0.0 }

@@ -1,5 +1,9 @@
 //! DICOM in: the guard against hostile bytes, grouping rules on headers made for the purpose, real series against their references.
 
+mod grouping;
+mod guard;
+mod maker;
+
 use crate::need;
 use crate::support::data;
 use serde_json::Value;

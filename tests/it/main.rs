@@ -2,8 +2,10 @@
 
 mod support;
 
+mod aggregation;
 mod checkpoint;
 mod cli;
+mod decode;
 mod dicom_input;
 mod docs;
 mod models;

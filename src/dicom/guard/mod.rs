@@ -116,5 +116,8 @@ fn walk_source(mut source: Source, limits: &Limits, accept: ClassFilter, data: &
     data.deflated_at = Some(prelude.data_offset);
     let mut inflated = source.inflate_from(prelude.data_offset, limits.inflated_bytes);
     walk::data_set(&mut inflated, 0, limits, accept, data)?;
+    if data.elements.is_empty() {
+        return Err(DicomError::Truncated("the deflated data set is empty".into()));
+    }
     inflated.expect_end_within(data.pixels.as_ref().map_or(0, |p| p.end()))
 }

@@ -92,9 +92,12 @@ impl<'a> Source<'a> {
                     self.start += behind as u64;
                     let held = self.window.len();
                     self.window.resize(held + NEXT_READ, 0);
-                    let got = stream
-                        .read(&mut self.window[held..])
-                        .map_err(|_| DicomError::Corrupt("the deflated data set does not inflate".into()))?;
+                    let got = match stream.read(&mut self.window[held..]) {
+                        Ok(got) => got,
+                        // The stream is cut: what is missing shows where it is asked for.
+                        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => 0,
+                        Err(_) => return Err(DicomError::Corrupt("the deflated data set does not inflate".into())),
+                    };
                     self.window.truncate(held + got);
                     if got == 0 {
                         *finished = true;

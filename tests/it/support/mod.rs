@@ -1,6 +1,7 @@
 //! What tests share: where goldens and shared data lie, how a skipped check says so, golden tensors.
 #![allow(dead_code, reason = "each module uses a part of it")]
 
+pub mod cases;
 pub mod manifest;
 
 use std::collections::HashMap;

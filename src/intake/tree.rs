@@ -1,0 +1,248 @@
+//! What lies in the watched folders: every file with its stamp and the series it belongs to.
+//!
+//! A header is read once for each state of a file (size, modification time, inode) and then forgotten but for the series it names, so
+//! that folders of a million files cost little memory. The headers of a series that is due are read again, all together.
+
+use super::scan::{self, ScanLimits};
+use super::watch::Dirty;
+use crate::dicom::{Instance, RefusedFile, SeriesKey};
+use crate::fault::Code;
+use rayon::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The folders below some roots.
+pub struct Tree {
+    roots: Vec<PathBuf>,
+    limits: ScanLimits,
+    folders: BTreeMap<PathBuf, Folder>,
+}
+
+/// State of a file: another state, another content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Stamp {
+    size: u64,
+    seconds: i64,
+    nanoseconds: i64,
+    inode: u64,
+}
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Stamp {
+        Stamp { size: meta.len(), seconds: meta.mtime(), nanoseconds: meta.mtime_nsec(), inode: meta.ino() }
+    }
+}
+
+#[derive(Default)]
+struct Folder {
+    files: BTreeMap<OsString, Known>,
+    folders: BTreeSet<OsString>,
+}
+
+/// A file whose header was read in this state.
+struct Known {
+    stamp: Stamp,
+    /// The series it is an image of, or would be if it were not refused.
+    series: Option<Arc<SeriesKey>>,
+}
+
+/// What a look found new.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Files whose header was read.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those among them that can not be used, by code.
+    pub refused: BTreeMap<Code, u64>,
+}
+
+/// Says whether any file of a series changed: names and stamps of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Print(u64);
+
+/// The files of a series, read together.
+pub struct Loaded {
+    /// Images whose headers could be read.
+    pub instances: Vec<Instance>,
+    /// Files that belong to the series and can not be used.
+    pub refused: Vec<RefusedFile>,
+}
+
+impl Tree {
+    /// The folders below `roots`, of which nothing is known yet. Links are not followed; hidden and temporary names are passed over.
+    pub fn new(roots: Vec<PathBuf>, limits: ScanLimits) -> Tree {
+        Tree { roots, limits, folders: BTreeMap::new() }
+    }
+
+    /// Looks at the folders that changed, and below those that are new. A root that can not be read is an error of that root alone:
+    /// what was known of it stays.
+    pub fn look(&mut self, dirty: Dirty) -> (Found, Vec<(PathBuf, std::io::Error)>) {
+        let mut errors = Vec::new();
+        let everything = dirty == Dirty::All;
+        let mut line: Vec<PathBuf> = match dirty {
+            Dirty::All => self.roots.clone(),
+            Dirty::Folders(folders) => folders.into_iter().filter(|f| self.folders.contains_key(f)).collect(),
+        };
+        let mut news: Vec<(PathBuf, Stamp)> = Vec::new();
+        while let Some(folder) = line.pop() {
+            match self.list(&folder, &mut news) {
+                Ok(new) => {
+                    let below = self.folders.get(&folder).map(|f| &f.folders);
+                    let again = below.into_iter().flatten().filter(|_| everything).map(|name| folder.join(name));
+                    line.extend(again.chain(new).collect::<BTreeSet<_>>());
+                }
+                Err(e) if self.roots.contains(&folder) => errors.push((folder, e)),
+                // It went away, or may not be read: so its files are not there for us.
+                Err(_) => self.forget(&folder),
+            }
+        }
+        (self.read(news), errors)
+    }
+
+    /// The series that are there now, each with its print.
+    pub fn series(&self) -> BTreeMap<SeriesKey, Print> {
+        let mut hashes: BTreeMap<&SeriesKey, DefaultHasher> = BTreeMap::new();
+        for (path, name, known) in self.files() {
+            if let Some(series) = &known.series {
+                (path, name, known.stamp).hash(hashes.entry(series).or_default());
+            }
+        }
+        hashes.into_iter().map(|(key, hash)| (key.clone(), Print(hash.finish()))).collect()
+    }
+
+    /// The folders that hold files of a series.
+    pub fn folders_of(&self, series: &SeriesKey) -> BTreeSet<PathBuf> {
+        self.files().filter(|(_, _, known)| known.series.as_deref() == Some(series)).map(|(folder, ..)| folder.clone()).collect()
+    }
+
+    /// Reads all headers of a series. `None` when a file of it is no longer as it was seen.
+    pub fn load(&self, series: &SeriesKey) -> Option<Loaded> {
+        let files: Vec<(PathBuf, Stamp)> = self
+            .files()
+            .filter(|(_, _, known)| known.series.as_deref() == Some(series))
+            .map(|(folder, name, known)| (folder.join(name), known.stamp))
+            .collect();
+        let read: Vec<_> =
+            files.par_iter().with_min_len(16).map(|(path, _)| scan::read_file(path, self.relative(path), &self.limits)).collect();
+        let unchanged = files.par_iter().all(|(path, stamp)| fs::symlink_metadata(path).is_ok_and(|meta| Stamp::of(&meta) == *stamp));
+        let mut loaded = Loaded { instances: Vec::with_capacity(read.len()), refused: Vec::new() };
+        for result in read {
+            match result {
+                Ok(instance) => loaded.instances.push(instance),
+                Err(refused) => loaded.refused.push(refused),
+            }
+        }
+        unchanged.then_some(loaded)
+    }
+
+    /// Files that are known.
+    pub fn len(&self) -> usize {
+        self.folders.values().map(|f| f.files.len()).sum()
+    }
+
+    /// Whether no file is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn files(&self) -> impl Iterator<Item = (&PathBuf, &OsString, &Known)> {
+        self.folders.iter().flat_map(|(path, folder)| folder.files.iter().map(move |(name, known)| (path, name, known)))
+    }
+
+    fn relative(&self, path: &Path) -> PathBuf {
+        let root = self.roots.iter().find_map(|root| path.strip_prefix(root).ok());
+        root.unwrap_or(path).to_path_buf()
+    }
+
+    fn forget(&mut self, folder: &Path) {
+        self.folders.retain(|path, _| !path.starts_with(folder));
+    }
+
+    /// Compares a folder with what is known of it: files in a new state are added to `news`, new folders are returned.
+    fn list(&mut self, folder: &Path, news: &mut Vec<(PathBuf, Stamp)>) -> std::io::Result<Vec<PathBuf>> {
+        let mut known = self.folders.remove(folder).unwrap_or_default();
+        let listed = entries(folder, self.limits.entries);
+        let (files, folders) = match listed {
+            Ok(listed) => listed,
+            Err(e) => {
+                self.folders.insert(folder.to_path_buf(), known);
+                return Err(e);
+            }
+        };
+        known.files.retain(|name, file| files.get(name) == Some(&file.stamp));
+        news.extend(files.into_iter().filter(|(name, _)| !known.files.contains_key(name)).map(|(name, stamp)| (folder.join(name), stamp)));
+        for gone in known.folders.difference(&folders) {
+            let gone = folder.join(gone);
+            self.folders.retain(|path, _| !path.starts_with(&gone));
+        }
+        let deep = self.relative(folder).components().count() >= self.limits.depth;
+        let new = if deep { Vec::new() } else { folders.difference(&known.folders).map(|name| folder.join(name)).collect() };
+        known.folders = folders;
+        self.folders.insert(folder.to_path_buf(), known);
+        Ok(new)
+    }
+
+    /// Reads the headers of new files and files them.
+    fn read(&mut self, news: Vec<(PathBuf, Stamp)>) -> Found {
+        let headers: Vec<(Option<SeriesKey>, Option<Code>)> = news
+            .par_iter()
+            .with_min_len(16)
+            .map(|(path, _)| match scan::read_file(path, self.relative(path), &self.limits) {
+                Ok(i) => (Some(SeriesKey { study: i.study_uid.to_string(), series: i.series_uid.to_string() }), None),
+                Err(refused) => (refused.member_of, Some(refused.code)),
+            })
+            .collect();
+        let mut found = Found::default();
+        let mut shared: BTreeSet<Arc<SeriesKey>> = BTreeSet::new();
+        for ((path, stamp), (series, code)) in news.into_iter().zip(headers) {
+            found.files += 1;
+            found.bytes += stamp.size;
+            if let Some(code) = code {
+                *found.refused.entry(code).or_default() += 1;
+            }
+            let series = series.map(|key| match shared.get(&key) {
+                Some(known) => known.clone(),
+                None => {
+                    let key = Arc::new(key);
+                    shared.insert(key.clone());
+                    key
+                }
+            });
+            if let (Some(folder), Some(name)) = (path.parent(), path.file_name())
+                && let Some(folder) = self.folders.get_mut(folder)
+            {
+                folder.files.insert(name.to_owned(), Known { stamp, series });
+            }
+        }
+        found
+    }
+}
+
+type Entries = (BTreeMap<OsString, Stamp>, BTreeSet<OsString>);
+
+/// Regular files with their stamps, and folders; at most `limit` entries. Hidden folders are passed over, as are files that other
+/// programs are still writing under a temporary name.
+fn entries(folder: &Path, limit: usize) -> std::io::Result<Entries> {
+    let (mut files, mut folders) = (BTreeMap::new(), BTreeSet::new());
+    for entry in fs::read_dir(folder)?.take(limit) {
+        // An entry that vanishes meanwhile is none of ours any more.
+        let Ok(entry) = entry else { continue };
+        let Ok(meta) = entry.metadata() else { continue };
+        let name = entry.file_name();
+        if meta.is_file() && !scan::is_temporary(&name) {
+            files.insert(name, Stamp::of(&meta));
+        } else if meta.is_dir() && !scan::is_hidden(&name) {
+            folders.insert(name);
+        }
+    }
+    Ok((files, folders))
+}
+
+#[cfg(test)]
+mod tests;
