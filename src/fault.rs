@@ -17,6 +17,17 @@ pub enum Class {
     Fatal,
 }
 
+/// Who can do something about a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Nobody has to: a scout, a report, our own result. Only counted.
+    Expected,
+    /// Someone at the scanner or the sending system: missing slices, a missing weight.
+    Source,
+    /// Someone who runs this machine.
+    System,
+}
+
 macro_rules! codes {
     ($($variant:ident, $name:literal, $class:ident, $meaning:literal, $action:literal;)*) => {
         /// Stable failure codes. The part before the dot is the room or resource, the part after it is what
@@ -50,6 +61,22 @@ impl Code {
     pub fn reason(self) -> &'static str {
         let name = self.name();
         name.split_once('.').map_or(name, |(_, reason)| reason)
+    }
+
+    /// Who can do something about it.
+    pub fn kind(self) -> Kind {
+        match self {
+            Code::InputSopClass | Code::InputSegmentation | Code::InputDicomdir | Code::InputNotDicom | Code::InputTemporary => {
+                Kind::Expected
+            }
+            Code::SeriesLocalizer | Code::SeriesDerived | Code::SeriesNotMonochrome | Code::SeriesNotVolume => Kind::Expected,
+            Code::SeriesNotAttenuationCorrected => Kind::Expected,
+            Code::InputSpecialFile | Code::InputUnreadableFile | Code::InputTooLarge | Code::InputTooMany => Kind::System,
+            _ => match self.area() {
+                "input" | "codec" | "series" | "quantity" => Kind::Source,
+                _ => Kind::System,
+            },
+        }
     }
 
     /// The part of the name before the dot.

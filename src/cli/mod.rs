@@ -5,6 +5,7 @@
 //! stderr and with `--json` for scripts on stdout.
 
 mod check_config;
+mod inspect;
 mod model;
 mod model_import;
 mod model_info;
@@ -33,6 +34,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     CheckConfig(check_config::Args),
+    Inspect(inspect::Args),
     Model(model::Args),
 }
 
@@ -41,6 +43,7 @@ impl Verb {
     fn json(&self) -> bool {
         match self {
             Verb::CheckConfig(args) => args.json,
+            Verb::Inspect(args) => args.json,
             Verb::Model(args) => args.json(),
         }
     }
@@ -48,6 +51,7 @@ impl Verb {
     fn run(self) -> Result<ExitCode, Fault> {
         match self {
             Verb::CheckConfig(args) => check_config::run(args),
+            Verb::Inspect(args) => inspect::run(args),
             Verb::Model(args) => model::run(args),
         }
     }

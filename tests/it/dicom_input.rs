@@ -2,6 +2,7 @@
 
 mod grouping;
 mod guard;
+mod inspect;
 mod maker;
 
 use crate::need;
