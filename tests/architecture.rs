@@ -50,7 +50,6 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crossbeam", &["pipeline", "intake", "sys"]),
     ("rayon", &["volume", "segment", "results", "dicom", "intake", "series", "stunet", "sys"]),
     ("png", &["results"]),
-    ("zip", &["stunet"]),
     ("libloading", &["sys", "stunet"]),
     ("safetensors", &["stunet", "models", "cli"]),
     ("toml", &["config", "models", "cli"]),

@@ -106,9 +106,6 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     });
     bar.clear();
     let imported = imported?;
-    for warning in &imported.warnings {
-        tracing::warn!("{warning}");
-    }
     let shown = if args.json {
         print_json(&model_info::json(&imported.generation, Some(&imported.warnings)))
     } else {

@@ -26,7 +26,14 @@ pub(super) fn find(source: &Path, fold: Option<&str>, which: Which) -> Result<Op
     let above = |p: &Path| crate::sys::durable::parent(p).to_path_buf();
     if source.is_file() {
         let folder = above(&above(source));
-        return Ok(folder.join("plans.json").is_file().then(|| Found { folder, checkpoint: source.into() }));
+        let plans = folder.join("plans.json");
+        return match source.extension() {
+            _ if plans.is_file() => Ok(Some(Found { folder, checkpoint: source.into() })),
+            Some(e) if e == "pth" => {
+                Err(ModelError::Plans { path: plans, detail: "is missing; nnU-Net v2 keeps it above the fold's folder".into() })
+            }
+            _ => Ok(None),
+        };
     }
     let file = match which {
         Which::Final => "checkpoint_final.pth",

@@ -60,8 +60,6 @@ impl Checkpoint {
         // what was written is taken from memory), not undefined values. Truncation by another process ends this one with SIGBUS;
         // it is the short-lived `model import` that reads checkpoints, never the daemon.
         let file = unsafe { memmap2::Mmap::map(&file)? };
-        // Tensors are read one by one and the optimizer between them is not wanted: no read-ahead.
-        file.advise(memmap2::Advice::Random)?;
         refuse_other_files(&file)?;
         let opened = if file.starts_with(b"PK") || *file == *b"P" { open_zip(&file)? } else { open_stream(&file)? };
         let Opened { graph, index, storages, big_endian } = opened;
@@ -113,6 +111,7 @@ impl Checkpoint {
             Storages::Zip { archive, root } => {
                 let name = format!("{root}/data/{key}");
                 let bytes = archive.stored(&self.file, &name)?;
+                self.will_read(bytes)?;
                 if !self.verified.borrow().contains(key) {
                     archive.verify(&name, bytes)?;
                     self.verified.borrow_mut().insert(key.clone());
@@ -121,7 +120,9 @@ impl Checkpoint {
             }
             Storages::Stream(ranges) => {
                 let range = ranges.get(key).ok_or_else(|| CheckpointError::Truncated(format!("the storage {} is missing", shown(key))))?;
-                &self.file[range.clone()]
+                let bytes = &self.file[range.clone()];
+                self.will_read(bytes)?;
+                bytes
             }
         };
         let values = tensor.gather(bytes, self.big_endian)?;
@@ -129,6 +130,14 @@ impl Checkpoint {
             Some(at) => Err(CheckpointError::NotFinite(format!("element {at} of a weight is {} as f32", values[at]))),
             None => Ok(values),
         }
+    }
+}
+
+impl Checkpoint {
+    /// Tells the system that these bytes of the map are wanted next, all of them: else they come page by page.
+    fn will_read(&self, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let start = bytes.as_ptr() as usize - self.file.as_ptr() as usize;
+        Ok(self.file.advise_range(memmap2::Advice::WillNeed, start, bytes.len())?)
     }
 }
 

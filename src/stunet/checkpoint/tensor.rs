@@ -86,6 +86,9 @@ impl Tensor {
         if self.storage.numel.checked_mul(size) != Some(bytes.len()) {
             return Err(malformed(format!("a storage of {} elements of {size} bytes has {} bytes", self.storage.numel, bytes.len())));
         }
+        if self.numel() == 0 {
+            return Ok(Vec::new());
+        }
         let element = self.storage.element;
         Ok(match (element, big_endian) {
             (ElementType::F32, false) => self.collect(bytes, |c: [u8; 4]| f32::from_le_bytes(c)),

@@ -93,13 +93,14 @@ fn every_float_type_byte_order_and_view_is_converted() {
     ];
     // offset, shape, strides, and which elements they are
     type View = (usize, &'static [usize], &'static [usize], &'static [usize]);
-    let views: [View; 6] = [
+    let views: [View; 7] = [
         (0, &[2, 3], &[3, 1], &[0, 1, 2, 3, 4, 5]),
         (0, &[3, 2], &[1, 3], &[0, 3, 1, 4, 2, 5]),
         (2, &[2, 2], &[2, 1], &[2, 3, 4, 5]),
         (1, &[3], &[2], &[1, 3, 5]),
         (4, &[1, 1], &[77, 99], &[4]),
         (5, &[], &[], &[5]),
+        (99, &[3, 0], &[1, 1], &[]),
     ];
     for (storage, element, encode) in types {
         for big in [false, true] {
@@ -127,6 +128,22 @@ fn every_float_type_byte_order_and_view_is_converted() {
             }
         }
     }
+}
+
+#[test]
+fn wrappers_prefixes_are_taken_off_when_every_name_has_them() {
+    let names = |given: [&'static str; 2]| -> Vec<String> {
+        let weight = |name| forge::Weight { name, storage: "FloatStorage", key: "0", numel: 1, offset: 0, shape: &[1], strides: &[1] };
+        let pickle = forge::state_dict(&given.map(weight));
+        let path = forge::write(&forge::archive(&[("r/data.pkl", &pickle), ("r/data/0", &[0; 4])]));
+        weights(path.path()).expect("weights").into_keys().collect()
+    };
+    assert_eq!(names(["module.a.w", "module.b.w"]), ["a.w", "b.w"]);
+    assert_eq!(names(["_orig_mod.a", "_orig_mod.b"]), ["a", "b"]);
+    assert_eq!(names(["module._orig_mod.a", "module._orig_mod.b"]), ["a", "b"]);
+    assert_eq!(names(["_orig_mod.module.a", "_orig_mod.module.b"]), ["a", "b"]);
+    assert_eq!(names(["module.a", "b"]), ["b", "module.a"]);
+    assert_eq!(names(["amodule.a", "amodule.b"]), ["amodule.a", "amodule.b"]);
 }
 
 #[test]

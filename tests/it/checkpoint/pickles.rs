@@ -3,6 +3,7 @@
 use super::forge::Pickle;
 use crate::need;
 use crate::support::golden;
+use proptest::prelude::*;
 use stunetd::fault::{Code, Fault};
 use stunetd::stunet::checkpoint::{Value, read_pickle};
 
@@ -272,6 +273,70 @@ fn nonsense_is_refused() {
     ];
     for (what, bytes) in cases {
         assert_eq!(read(bytes), Err(Code::CheckpointMalformed), "{what}");
+    }
+}
+
+/// Opcodes with plausible arguments, in any order.
+fn pieces() -> impl Strategy<Value = Vec<u8>> {
+    let fixed: Vec<&'static [u8]> = vec![
+        b"(",
+        b"0",
+        b"1",
+        b"2",
+        b"N",
+        b"\x88",
+        b"K\x07",
+        b"\x8c\x01x",
+        b"C\x08abcdefgh",
+        b"]",
+        b")",
+        b"}",
+        b"l",
+        b"t",
+        b"d",
+        b"a",
+        b"e",
+        b"s",
+        b"u",
+        b"\x85",
+        b"\x86",
+        b"\x87",
+        b"\x94",
+        b"h\0",
+        b"h\x01",
+        b"q\0",
+        b"q\x01",
+        b"R",
+        b"b",
+        b"Q",
+        b"\x93",
+        b"\x8f",
+        b"\x90",
+        b"\x91",
+        b"ccollections\nOrderedDict\n",
+        b"cnumpy\ndtype\n",
+        b"cnumpy\nndarray\n",
+        b"cnumpy.core.multiarray\nscalar\n",
+        b"cnumpy.core.multiarray\n_reconstruct\n",
+        b"cnumpy.core.numeric\n_frombuffer\n",
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"c_codecs\nencode\n",
+        b"\x8c\x02f8",
+        b"\x8c\x01<",
+        b"(K\x01K\x02t",
+    ];
+    proptest::collection::vec(proptest::sample::select(fixed), 0..60).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    /// Whatever stands there: an answer, no panic.
+    #[test]
+    fn any_sequence_of_opcodes_and_any_bytes_are_answered(mut ops in pieces(), bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = read_pickle(&bytes);
+        ops.push(b'.');
+        if let Ok(graph) = read_pickle(&ops) {
+            let _ = graph.root().to_json(10_000);
+        }
     }
 }
 

@@ -143,6 +143,9 @@ fn weights_of_something_else() {
     assert_eq!(refused(&path.with_file_name("nothing.model")), Code::ConfigInputMissing);
     let empty = tempfile::tempdir().expect("folder");
     assert_eq!(refused(empty.path()), Code::CheckpointPlans);
+    let alone = empty.path().join("checkpoint_final.pth");
+    std::fs::copy(golden("stunet/tiny.model").expect("in tests/goldens"), &alone).expect("copy");
+    assert_eq!(refused(&alone), Code::CheckpointPlans, "a v2 checkpoint without its folder");
 }
 
 #[test]
