@@ -1,12 +1,16 @@
 //! Independent judges: `check_seg.py` (pydicom, highdicom, dcmqi, dcentvfy) and `dciodvfy`, where they are installed.
 
-use super::phantom::{Grid, label_map, series, table, write_files};
+use super::phantom::{Grid, affine, label_map, series, table, write_files};
 use super::{built, case};
 use crate::{need, support};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use stunetd::config::Format;
-use stunetd::volume::LabelMap;
+use stunetd::intake::scan::{ScanLimits, scan};
+use stunetd::models::LabelTable;
+use stunetd::models::codes::{look_up, orders};
+use stunetd::series::{Policy, group};
+use stunetd::volume::{LabelMap, Limits, nifti};
 
 /// A Python that can judge, and the script.
 fn judge() -> Option<(PathBuf, PathBuf)> {
@@ -58,6 +62,32 @@ fn check_seg_accepts_that_nothing_was_found() {
     let source = tempfile::tempdir().expect("folder");
     write_files(&series, source.path());
     assert_accepted(&label_map(&series, vec![0; 256], table(2)), source.path());
+}
+
+/// The real CT (JPEG 2000, InstanceNumber against z) with the labels that came with it.
+#[test]
+fn check_seg_accepts_the_real_ct() {
+    need!(judge(), NO_JUDGE);
+    let root = need!(support::data("ct_real"), "shared/data/ct_real is not here");
+    let found = scan(&root.join("dicom"), &ScanLimits::default()).expect("scan");
+    let mut grouped = group(found.instances, found.ignored, &Policy::default(), &|_, _, _| panic!("there are no duplicates"));
+    let series = grouped.series.pop().expect("a series");
+    let expected = root.join("labelmap_totalsegmentator_v2.nii.gz");
+    let reference = nifti::read(&expected, &Limits::default()).expect("labels");
+    let names = orders().into_iter().find(|o| o.name == "totalsegmentator-v2").expect("order").names;
+    let table = names.iter().zip(1u16..).map(|(n, v)| look_up(n).expect("coded").label(v, n)).collect();
+
+    let (affine, [nz, ny, nx]) = (affine(&series), [series.planes.len(), series.geometry.rows, series.geometry.columns]);
+    let [_, ry, rx] = reference.shape;
+    let labels = (0..nz * ny * nx).map(|v| {
+        let point = affine.apply([(v % nx) as f64, (v / nx % ny) as f64, (v / (nx * ny)) as f64]);
+        let [i, j, k] = reference.affine.invert(point).map(|c| c.round() as usize);
+        reference.data[(k * ry + j) * rx + i] as u8
+    });
+    let map = label_map(&series, labels.collect(), LabelTable::new(table).expect("table"));
+    assert_eq!(map.present().len(), 31);
+    let (dir, _) = built(&map, &[Format::Seg, Format::LabelMap]);
+    assert_right(&[dir.path().join("seg.dcm"), dir.path().join("labelmap.dcm")], &root.join("dicom"), &expected);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod manifest;
+pub mod schema;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
