@@ -5,6 +5,10 @@ use super::guard::{self, Limits, Source, Walked, read_fully_at};
 use super::pixel_location::{Encapsulated, Fragment, PixelLocation};
 use std::fs::File;
 use std::path::Path;
+use std::sync::OnceLock;
+
+/// What a codestream may have beyond twice the size of the frame that it holds: no sane encoder comes near.
+const CODESTREAM_SLACK: u64 = 1 << 20;
 
 /// An open file whose pixel data was located by the guard.
 pub struct PixelData {
@@ -14,6 +18,8 @@ pub struct PixelData {
     location: PixelLocation,
     transfer_syntax: String,
     big_endian: bool,
+    /// For a number of frames: the first fragment of each, if they can be told apart.
+    starts: OnceLock<(u32, Option<Vec<usize>>)>,
 }
 
 impl PixelData {
@@ -27,7 +33,7 @@ impl PixelData {
         let big_endian = data.root_is_big_endian();
         let location = data.pixels.ok_or_else(|| DicomError::Truncated("there is no pixel data".into()))?;
         let inflated = data.deflated_at.map(|start| inflate(&file, start, &location, limits)).transpose()?;
-        Ok(PixelData { file, inflated, location, transfer_syntax: data.transfer_syntax, big_endian })
+        Ok(PixelData { file, inflated, location, transfer_syntax: data.transfer_syntax, big_endian, starts: OnceLock::new() })
     }
 
     /// Transfer Syntax UID of the file.
@@ -62,10 +68,26 @@ impl PixelData {
             }
             return self.append(self.location.offset + start, frame_bytes, out);
         };
-        for fragment in frame_fragments(parts, index, frames, |f| self.starts_codestream(f))? {
+        let fragments = self.fragments(parts, index, frames)?;
+        let length = fragments.iter().map(|f| u64::from(f.length)).sum::<u64>();
+        if length > frame_bytes.saturating_mul(2).saturating_add(CODESTREAM_SLACK) {
+            return Err(DicomError::Implausible(format!("{length} bytes of codestream for a frame of {frame_bytes}")));
+        }
+        for fragment in fragments {
             self.append(fragment.offset, fragment.length.into(), out)?;
         }
         Ok(())
+    }
+
+    /// The fragments of one frame.
+    fn fragments<'p>(&self, parts: &'p Encapsulated, index: u32, frames: u32) -> Result<&'p [Fragment], DicomError> {
+        let unclear = || DicomError::Corrupt(format!("{} fragments can not be assigned to {frames} frames", parts.fragments.len()));
+        let find = || (frames, frame_starts(parts, frames as usize, |f| self.starts_codestream(f)));
+        let (counted, starts) = self.starts.get_or_init(find);
+        let starts = starts.as_ref().filter(|_| *counted == frames).ok_or_else(unclear)?;
+        let start = *starts.get(index as usize).ok_or_else(unclear)?;
+        let end = starts.get(index as usize + 1).copied().unwrap_or(parts.fragments.len());
+        Ok(&parts.fragments[start..end])
     }
 
     /// Appends `length` bytes at `offset`; the guard has seen that they are there.
@@ -84,10 +106,10 @@ impl PixelData {
         Ok(())
     }
 
-    fn starts_codestream(&self, fragment: Fragment) -> Result<bool, DicomError> {
+    fn starts_codestream(&self, fragment: Fragment) -> bool {
         let mut head = Vec::new();
-        self.append(fragment.offset, fragment.length.min(4).into(), &mut head)?;
-        Ok(matches!(head.as_slice(), [0xFF, 0xD8, ..] | [0xFF, 0x4F, 0xFF, 0x51]))
+        let read = self.append(fragment.offset, fragment.length.min(4).into(), &mut head);
+        read.is_ok() && matches!(head.as_slice(), [0xFF, 0xD8, ..] | [0xFF, 0x4F, 0xFF, 0x51])
     }
 }
 
@@ -110,44 +132,24 @@ fn inflate(file: &File, start: u64, location: &PixelLocation, limits: &Limits) -
     Ok(value)
 }
 
-/// The fragments of one frame (PS3.5 annex A.4): all of them for a single frame, one each where the numbers agree, else by the offset table,
-/// else by where codestreams start.
-fn frame_fragments(
-    parts: &Encapsulated,
-    index: u32,
-    frames: u32,
-    starts_codestream: impl Fn(Fragment) -> Result<bool, DicomError>,
-) -> Result<&[Fragment], DicomError> {
+/// The first fragment of each frame (PS3.5 annex A.4): the first one for a single frame, one each where the numbers agree, else by the
+/// offset table, else, where that is missing or wrong, by where codestreams start. `None` if none of these fits.
+fn frame_starts(parts: &Encapsulated, frames: usize, starts_codestream: impl Fn(Fragment) -> bool) -> Option<Vec<usize>> {
     let fragments = parts.fragments.as_slice();
-    let unclear = || DicomError::Corrupt(format!("{} fragments can not be assigned to {frames} frames", fragments.len()));
-    let (index, frames) = (index as usize, frames as usize);
-    if index >= frames || fragments.is_empty() {
-        return Err(unclear());
-    }
+    let first = fragments.first()?.offset;
     if frames == 1 {
-        return Ok(fragments);
+        return Some(vec![0]);
     }
     if fragments.len() == frames {
-        return Ok(&fragments[index..=index]);
+        return Some((0..frames).collect());
     }
-    let starts = if parts.offsets.len() == frames {
-        let first = fragments[0].offset;
-        let at = |offset: &u64| fragments.iter().position(|f| f.offset - first == *offset);
-        parts.offsets.iter().map(at).collect::<Option<Vec<usize>>>().ok_or_else(unclear)?
-    } else {
-        let mut starts = Vec::with_capacity(frames);
-        for (at, fragment) in fragments.iter().enumerate() {
-            if starts_codestream(*fragment)? {
-                starts.push(at);
-            }
-        }
-        starts
-    };
-    if starts.len() != frames || starts[0] != 0 || !starts.is_sorted() {
-        return Err(unclear());
-    }
-    let end = starts.get(index + 1).copied().unwrap_or(fragments.len());
-    Ok(&fragments[starts[index]..end])
+    let fits = |starts: &Vec<usize>| starts.len() == frames && starts.first() == Some(&0) && starts.is_sorted_by(|a, b| a < b);
+    let at = |offset: &u64| fragments.binary_search_by_key(&first.saturating_add(*offset), |f| f.offset).ok();
+    let by_table = parts.offsets.iter().map(at).collect::<Option<Vec<usize>>>().filter(fits);
+    by_table.or_else(|| {
+        let starts = fragments.iter().enumerate().filter(|(_, f)| starts_codestream(**f)).map(|(at, _)| at);
+        Some(starts.collect()).filter(fits)
+    })
 }
 
 #[cfg(test)]
@@ -159,16 +161,18 @@ mod tests {
         let fragment = |i: u64| Fragment { offset: 100 + 18 * i, length: 10 };
         let parts =
             |offsets: &[u64], n: u64| Encapsulated { offsets: offsets.to_vec(), fragments: (0..n).map(fragment).collect(), head: vec![] };
-        let never = |_| Ok(false);
-        let ranges = |p: &Encapsulated, frames: u32, starts: &dyn Fn(Fragment) -> Result<bool, DicomError>| -> Vec<usize> {
-            (0..frames).map(|i| frame_fragments(p, i, frames, starts).map_or(0, <[Fragment]>::len)).collect()
-        };
-        assert_eq!(ranges(&parts(&[], 3), 1, &never), [3]);
-        assert_eq!(ranges(&parts(&[], 2), 2, &never), [1, 1]);
-        assert_eq!(ranges(&parts(&[0, 36], 3), 2, &never), [2, 1]);
-        assert_eq!(ranges(&parts(&[0, 35], 3), 2, &never), [0, 0], "offset between two fragments");
-        assert_eq!(ranges(&parts(&[36, 0], 3), 2, &never), [0, 0], "frames out of order");
-        assert_eq!(ranges(&parts(&[], 3), 2, &|f| Ok(f.offset != 118)), [2, 1]);
-        assert_eq!(ranges(&parts(&[], 3), 2, &never), [0, 0]);
+        let never = |_: Fragment| false;
+        assert_eq!(frame_starts(&parts(&[], 3), 1, never), Some(vec![0]));
+        assert_eq!(frame_starts(&parts(&[], 2), 2, never), Some(vec![0, 1]));
+        assert_eq!(frame_starts(&parts(&[0, 36], 3), 2, never), Some(vec![0, 2]));
+        assert_eq!(frame_starts(&parts(&[0, 35], 3), 2, never), None, "offset between two fragments");
+        assert_eq!(frame_starts(&parts(&[36, 0], 3), 2, never), None, "frames out of order");
+        assert_eq!(frame_starts(&parts(&[0, 0], 3), 2, never), None, "a frame without fragments");
+        let second = |f: Fragment| f.offset != 118;
+        for table in [&[][..], &[0, 35], &[0, 0], &[0], &[0, u64::MAX]] {
+            assert_eq!(frame_starts(&parts(table, 3), 2, second), Some(vec![0, 2]), "by codestreams, table {table:?}");
+        }
+        assert_eq!(frame_starts(&parts(&[], 3), 2, never), None);
+        assert_eq!(frame_starts(&parts(&[], 0), 1, never), None);
     }
 }
