@@ -68,7 +68,7 @@ fn every_codec_gives_the_golden_voxels() {
         let tolerance = want["max_abs_error"].as_f64().expect("number") as f32;
         assert!(worst <= tolerance, "{name}: {worst} HU off, {tolerance} allowed");
         assert_eq!(volume.quantity, [Quantity::Hu]);
-        if tolerance == 0.0 && !name.ends_with("_signed") {
+        if tolerance == 0.0 && name.starts_with("syntax/") && !name.ends_with("_signed") {
             keys.insert(of_case(&volume).volume_key, name);
         }
     }
@@ -458,7 +458,7 @@ fn mutated_streams_end_in_pixels_or_a_code() {
     .into();
     let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12);
     let strategy = (0..streams.len(), changes, any::<Option<prop::sample::Index>>());
-    let mut runner = TestRunner::new(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner = TestRunner::new(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() });
     let mut outcomes = BTreeMap::<&str, usize>::new();
     let outcome = std::cell::RefCell::new(&mut outcomes);
     runner

@@ -161,16 +161,29 @@ impl<'a> Item<'a> {
         Ok(Item { index, file, job, spec, route })
     }
 
-    /// The frame's stored bytes: native words, or a code stream.
-    fn stored(&self, limits: &Limits, out: &mut Vec<u8>) -> Result<&PixelData, Fault> {
+    /// The frame's stored bytes: native words in little endian, or a code stream.
+    fn stored(&self, limits: &Limits, out: &mut Vec<u8>) -> Result<(), Fault> {
         let pixels = self.file.pixels(limits)?;
         let format = self.job.format;
         let native = self.route == Route::Native;
         if pixels.transfer_syntax() != format.transfer_syntax.as_str() || pixels.is_encapsulated() == native {
             return Err(Fault::new(Code::InputChanged, "Its transfer syntax is not the one that its header had."));
         }
-        pixels.frame(self.job.frame.saturating_sub(1), format.frames, self.spec.bytes() as u64, out)?;
-        Ok(pixels)
+        // Big endian: the bytes of each word are turned round, and where OW holds single bytes, those of each pair.
+        let turned = match (native && pixels.is_big_endian(), self.spec.word) {
+            (false, _) => 1,
+            (true, 1) if &pixels.vr() == b"OW" => 2,
+            (true, word) => usize::from(word),
+        };
+        let bytes = self.spec.bytes().next_multiple_of(turned);
+        if bytes != self.spec.bytes() && format.frames > 1 {
+            return Err(Fault::new(Code::CodecPixelFormat, "Big endian words that hold bytes of two frames."));
+        }
+        pixels.frame(self.job.frame.saturating_sub(1), format.frames, bytes as u64, out)?;
+        if turned > 1 {
+            out.chunks_exact_mut(turned).for_each(<[u8]>::reverse);
+        }
+        Ok(())
     }
 }
 
@@ -235,15 +248,9 @@ fn into_batches(items: Vec<Item>, workers: usize) -> Vec<Vec<Item>> {
 fn decode_here(item: Item, context: &Context, buffers: &mut Buffers) -> Result<(), (usize, Fault)> {
     let Buffers { stored, words, scratch } = buffers;
     let blame = |fault: Fault| (item.index, fault);
-    let pixels = item.stored(context.limits, stored).map_err(blame)?;
+    item.stored(context.limits, stored).map_err(blame)?;
     let words = match item.route {
-        Route::Native => {
-            if pixels.is_big_endian() {
-                stored.chunks_exact_mut(item.spec.word.into()).for_each(<[u8]>::reverse);
-            }
-            stored.as_slice()
-        }
-        Route::Fragment => stored.as_slice(),
+        Route::Native | Route::Fragment => stored.as_slice(),
         Route::Rle => {
             words.resize(item.spec.bytes(), 0);
             rle::decode(stored, item.spec, words).map_err(|e| blame(refused(&e)))?;

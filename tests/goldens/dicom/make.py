@@ -4,7 +4,7 @@
 CASES is made by `make_cases.py`, which lies in TOOLS. Needs pydicom, numpy and dcmtk's dcmcjpeg.
 
 syntax/NAME    three slices of one phantom in a transfer syntax each, with the same UIDs in all of them
-baseline, odd  an odd number of 8-bit pixels, as JPEG baseline and uncompressed
+odd            an odd number of 8-bit pixels, uncompressed; odd_be: in big endian words; baseline: as JPEG baseline
 enhanced_j2k   a multi-frame CT in JPEG 2000, frames out of order
 expected.json  SHA-256 of the voxels (f32 little endian, HU, in z, y, x order) as pydicom reads the uncompressed twin, and how much a lossy
                one may deviate
@@ -33,7 +33,10 @@ odd = load("px_8bit_odd"); keep = sorted(odd)[3:6]
 for i, z in enumerate(keep):
     write(f"{out}/odd/{i}.dcm", odd[z]); os.makedirs(out + "/baseline", exist_ok=True)
     subprocess.run(["dcmcjpeg", "+eb", "+q", "95", "+ua", f"{out}/odd/{i}.dcm", f"{out}/baseline/{i}.dcm"], check=True)
-expected["odd"] = {"sha256": digest(hu([odd[z] for z in keep]))}; expected["baseline"] = {"like": "odd", "max_abs_error": 100}
+    d = odd[z]; b = np.frombuffer(d.PixelData, "<u2"); d.PixelData = b.byteswap().tobytes(); d["PixelData"].VR = "OW"
+    d.file_meta.TransferSyntaxUID = make_cases.TS["be"]; write(f"{out}/odd_be/{i}.dcm", d)
+expected["odd"] = {"sha256": digest(hu([pydicom.dcmread(f"{out}/odd/{i}.dcm") for i in range(3)]))}; expected["odd_be"] = {"like": "odd", "max_abs_error": 0}
+expected["baseline"] = {"like": "odd", "max_abs_error": 100}
 enhanced = pydicom.dcmread(glob.glob(cases + "/enh_ct_j2k/*.dcm")[0]); write(out + "/enhanced_j2k/0.dcm", enhanced)
 manifest = json.load(open(cases + "/manifest.json")); case = next(c for c in manifest["cases"] if c["name"] == "enh_ct_j2k")
 expected["enhanced_j2k"] = {"sha256": case["expect"]["volumes"][0]["sha256_f32le"]}
