@@ -5,6 +5,7 @@
 //! and can crash without harm.
 
 mod arena;
+mod child;
 mod codec;
 mod convert;
 mod jpeg;

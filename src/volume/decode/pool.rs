@@ -3,32 +3,21 @@
 //! A worker is lent to one thread for one batch at a time. One that crashes, answers nonsense or nothing in time is killed, and the batch
 //! fails with a code; one that reports a broken code stream is retired after its answer, because its codec has seen hostile bytes.
 
-use super::arena::Arena;
+use super::child::Worker;
 use super::codec::{Codec, FrameSpec};
-use super::protocol::{self, Answer, Failure, FrameJob};
+use super::protocol::{self, FrameJob};
 use crate::fault::{Code, Fault};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Shared memory that a worker starts with: a batch of sixteen slices of 512 × 512 fits.
-const ARENA: usize = 12 << 20;
 /// A worker whose arena has grown beyond this is retired after the batch, to give the memory back.
 const LARGE_ARENA: usize = 64 << 20;
 /// Batches after which a worker is retired.
 const BATCHES: u32 = 2000;
-/// Time in which a worker has to be ready: its program is loaded from disk, on a machine that may be busy.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// Frames start at multiples of this, so that no two share a cache line.
-const ALIGN: usize = 64;
 
 /// How compressed pixel data is decoded.
 #[derive(Clone, Debug)]
@@ -41,13 +30,17 @@ pub struct DecoderConfig {
     pub timeout: Duration,
     /// Memory that one worker may use beyond its program, shared memory included, in bytes.
     pub memory: u64,
+    /// Whether the first workers are forked from this process in [`Decoder::new`], provided that no other thread exists yet: ready at
+    /// once, where starting the program takes some tenths of a second to load libtorch. For verbs that end soon: such workers can see
+    /// what this process had in memory, and end with the thread that made the decoder.
+    pub fork: bool,
 }
 
 impl Default for DecoderConfig {
-    /// This binary, a worker for each processor, half a minute a batch, 1 GiB.
+    /// This binary, a worker for each processor, half a minute a batch, 1 GiB, started anew.
     fn default() -> DecoderConfig {
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
-        DecoderConfig { program: "/proc/self/exe".into(), workers, timeout: Duration::from_secs(30), memory: 1 << 30 }
+        DecoderConfig { program: "/proc/self/exe".into(), workers, timeout: Duration::from_secs(30), memory: 1 << 30, fork: false }
     }
 }
 
@@ -137,8 +130,14 @@ struct State {
 type Order = mpsc::Sender<io::Result<Worker>>;
 
 impl Decoder {
-    /// A decoder that starts its workers when compressed frames first come.
+    /// A decoder that starts its workers when compressed frames first come, unless `fork` says now.
     pub fn new(config: DecoderConfig) -> Result<Decoder, Fault> {
+        let config = DecoderConfig { workers: config.workers.max(1), ..config };
+        let mut state = State::default();
+        if config.fork {
+            // Where that fails, or must not be done, they are started in the usual way.
+            state.idle.extend((0..config.workers).map_while(|_| Worker::fork(config.memory).ok().flatten()));
+        }
         let (orders, inbox) = mpsc::channel::<Order>();
         let (program, memory) = (config.program.clone(), config.memory);
         // Workers die with the thread that made them (PR_SET_PDEATHSIG is about threads), so one thread makes them all and lives as
@@ -150,9 +149,7 @@ impl Decoder {
             }
         });
         let keeper = keeper.map_err(DecodeError::Worker)?;
-        let config = DecoderConfig { workers: config.workers.max(1), ..config };
-        let state = Mutex::new(State::default());
-        Ok(Decoder { config, state, returned: Condvar::new(), orders: Mutex::new(Some(orders)), keeper: Some(keeper) })
+        Ok(Decoder { config, state: Mutex::new(state), returned: Condvar::new(), orders: Mutex::new(Some(orders)), keeper: Some(keeper) })
     }
 
     /// Most workers at a time: more threads than that wait for each other.
@@ -162,7 +159,7 @@ impl Decoder {
 
     /// Process ids of the workers that wait for work.
     pub fn idle_workers(&self) -> Vec<u32> {
-        self.state().idle.iter().map(|w| w.child.id()).collect()
+        self.state().idle.iter().map(Worker::id).collect()
     }
 
     /// Decodes a batch of at most [`Decoder::BATCH`] frames in one worker and gives each frame's pixels (little-endian words) to `take` in order. Waits for
@@ -186,8 +183,7 @@ impl Decoder {
         let Some(worker) = &lease.worker else { return Ok(()) };
         let mut pixels = Vec::new();
         for (index, job) in jobs.iter().enumerate() {
-            pixels.resize(job.spec.bytes(), 0);
-            worker.arena.read(job.output as usize, &mut pixels);
+            worker.pixels(job, &mut pixels);
             take(index, &pixels);
         }
         Ok(())
@@ -215,7 +211,7 @@ impl Decoder {
                 state.lent += 1;
                 drop(state);
                 let mut lease = Lease { decoder: self, worker: None, warm: false, keep: false };
-                lease.worker.insert(self.start()?).ready()?;
+                lease.worker = Some(self.start()?);
                 return Ok(lease);
             }
             state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -256,7 +252,7 @@ impl Lease<'_> {
         let worker = self.worker.as_mut().ok_or_else(|| DecodeError::Worker(io::Error::from(io::ErrorKind::NotFound)))?;
         let jobs = worker.submit(frames)?;
         worker.answer(frames.len(), timeout)?;
-        self.keep = worker.batches < BATCHES && worker.arena.len() <= LARGE_ARENA;
+        self.keep = worker.batches() < BATCHES && worker.shared_bytes() <= LARGE_ARENA;
         Ok(jobs)
     }
 }
@@ -269,123 +265,5 @@ impl Drop for Lease<'_> {
         state.idle.extend(worker);
         drop(state);
         self.decoder.returned.notify_one();
-    }
-}
-
-/// One child process.
-struct Worker {
-    child: Child,
-    socket: UnixStream,
-    arena: Arena,
-    batches: u32,
-}
-
-impl Worker {
-    fn start(program: &std::path::Path, memory: u64) -> io::Result<Worker> {
-        let (ours, theirs) = UnixStream::pair()?;
-        let arena = Arena::create(ARENA)?;
-        let mut command = Command::new(program);
-        command.arg0("stunetd").args(["decode-worker", &memory.to_string()]).env_clear();
-        // Where the program's libraries lie, when its own search path does not say.
-        command.envs(std::env::var_os("LD_LIBRARY_PATH").map(|path| ("LD_LIBRARY_PATH", path)));
-        command.stdin(OwnedFd::from(theirs)).stdout(arena.file().try_clone_to_owned()?).stderr(Stdio::null());
-        let child = command.current_dir("/").spawn()?;
-        Ok(Worker { child, socket: ours, arena, batches: 0 })
-    }
-
-    fn lives(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// Waits until it has given up its rights and listens. One that does not come so far says nothing about any frame.
-    fn ready(&mut self) -> Result<(), DecodeError> {
-        self.socket.set_read_timeout(Some(START_TIMEOUT)).map_err(DecodeError::Worker)?;
-        match protocol::receive_answer(&mut self.socket) {
-            Ok(Some(Answer::Decoded)) => Ok(()),
-            _ => Err(DecodeError::Worker(io::Error::other(format!("it does not start ({})", self.end())))),
-        }
-    }
-
-    /// Lays the frames out in the arena and tells the worker.
-    fn submit(&mut self, frames: &[EncodedFrame]) -> Result<Vec<FrameJob>, DecodeError> {
-        let mut end = self.arena.start();
-        let mut place = |bytes: usize| {
-            let start = end;
-            end += bytes.next_multiple_of(ALIGN);
-            start
-        };
-        let jobs: Vec<FrameJob> = frames
-            .iter()
-            .map(|f| {
-                let input = (place(f.bytes.len()) as u64, f.bytes.len() as u64);
-                FrameJob { codec: f.codec, spec: f.spec, input, output: place(f.spec.bytes()) as u64 }
-            })
-            .collect();
-        self.arena.grow(end).map_err(DecodeError::Worker)?;
-        for (frame, job) in frames.iter().zip(&jobs) {
-            self.arena.write(job.input.0 as usize, frame.bytes);
-        }
-        self.batches += 1;
-        self.arena.set_progress(0);
-        protocol::send_batch(&mut self.socket, self.arena.len(), &jobs).map_err(DecodeError::Worker)?;
-        Ok(jobs)
-    }
-
-    /// Waits for the answer to a batch of `frames` frames.
-    fn answer(&mut self, frames: usize, timeout: Duration) -> Result<(), DecodeError> {
-        let blame = |worker: &Worker| (worker.arena.progress().load(Ordering::Relaxed) as usize).min(frames - 1);
-        self.socket.set_read_timeout(Some(timeout.max(Duration::from_millis(1)))).map_err(DecodeError::Worker)?;
-        match protocol::receive_answer(&mut self.socket) {
-            Ok(Some(Answer::Decoded)) => Ok(()),
-            Ok(Some(Answer::Failed { frame, kind: Failure::Panicked, text })) => {
-                Err(DecodeError::Crashed { frame: frame.min(frames - 1), how: text })
-            }
-            Ok(Some(Answer::Failed { frame, text, .. })) => Err(DecodeError::Codec { frame: frame.min(frames - 1), text }),
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                Err(DecodeError::TimedOut { frame: blame(self), seconds: timeout.as_secs_f64() })
-            }
-            // Nonsense: something else has taken the worker over.
-            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
-                Err(DecodeError::Crashed { frame: blame(self), how: "an answer that is none".into() })
-            }
-            Ok(None) | Err(_) => match self.end() {
-                // By the kernel for want of memory, or by a person.
-                End::Signal(libc::SIGKILL | libc::SIGTERM) => Err(DecodeError::Worker(io::Error::other("it was killed"))),
-                how => Err(DecodeError::Crashed { frame: blame(self), how: how.to_string() }),
-            },
-        }
-    }
-
-    /// Ends it, unless it has ended already, and says how.
-    fn end(&mut self) -> End {
-        let status = self.child.kill().and_then(|()| self.child.wait());
-        match status.map(|s| (s.signal(), s.code())) {
-            Ok((Some(signal), _)) => End::Signal(signal),
-            Ok((None, code)) => End::Exit(code.unwrap_or(-1)),
-            Err(_) => End::Exit(-1),
-        }
-    }
-}
-
-/// How a process ended.
-enum End {
-    Signal(i32),
-    Exit(i32),
-}
-
-impl std::fmt::Display for End {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            End::Signal(signal) => write!(f, "signal {signal}"),
-            End::Exit(code) => write!(f, "exit code {code}"),
-        }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // Kill does nothing to a child that was waited for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -6,20 +6,34 @@ use super::protocol::{Answer, Failure, receive_batch, send_answer};
 use super::sandbox;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 /// Runs the hidden verb `decode-worker BYTES`: descriptor 0 is a stream socket to the daemon, descriptor 1 the arena. `BYTES` is the
 /// memory that it may use. Ends when the daemon closes the socket.
 pub fn worker_main() -> ExitCode {
-    let memory = std::env::args().nth(2).and_then(|m| m.parse().ok());
-    let Some(memory) = memory else { return ExitCode::from(2) };
-    match start(memory).and_then(|(mut daemon, mut arena)| serve(&mut daemon, &mut arena)) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Nobody reads a message of this process; the daemon reports that it has gone.
-        Err(_) => ExitCode::from(70),
+    match std::env::args().nth(2).and_then(|m| m.parse().ok()) {
+        Some(memory) => ExitCode::from(run(memory)),
+        None => ExitCode::from(2),
     }
+}
+
+/// Becomes a worker in a process that has just been forked, and ends it.
+pub(super) fn forked(socket: OwnedFd, arena: OwnedFd, memory: u64) -> ! {
+    let placed = [(socket, 0), (arena, 1)].iter().all(|(from, to)| {
+        // SAFETY: replaces this process's standard descriptors; it has one thread and returns to no code that uses them.
+        unsafe { libc::dup2(from.as_raw_fd(), *to) == *to }
+    });
+    let code = if placed { run(memory) } else { 70 };
+    // SAFETY: ends the process without running what the parent has registered for its own end.
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// Serves until the daemon goes; the exit code. Nobody reads a message of this process: the daemon reports that it has gone.
+fn run(memory: u64) -> u8 {
+    let served = std::panic::catch_unwind(|| start(memory).and_then(|(mut daemon, mut arena)| serve(&mut daemon, &mut arena)));
+    if matches!(served, Ok(Ok(()))) { 0 } else { 70 }
 }
 
 fn start(memory: u64) -> io::Result<(UnixStream, Arena)> {
@@ -35,7 +49,6 @@ fn start(memory: u64) -> io::Result<(UnixStream, Arena)> {
 
 /// Puts /dev/null where a codec could print: descriptor 1 was the arena.
 fn silence() -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     for target in 0..3 {
         // SAFETY: replaces this process's standard descriptors, which nothing owns as a value.
