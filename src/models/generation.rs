@@ -67,14 +67,11 @@ fn open(dir: &Path) -> Result<Generation, ModelError> {
     let digest = manifest.digest();
     let generation = Generation { dir: dir.to_path_buf(), manifest, digest };
     let (weights, parameters) = (generation.weights(), generation.manifest.weights.parameters);
-    match std::fs::metadata(&weights) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(ModelError::Missing(weights)),
-        Err(e) => Err(StorageError::at(Step::Read, &weights)(e).into()),
-        // The numbers, and a header of at least `{}`.
-        Ok(meta) if !meta.is_file() || meta.len() < 10 + 4 * parameters => {
-            Err(ModelError::Digest { path: weights, detail: format!("has {} bytes, too few for {parameters} parameters", meta.len()) })
+    match weights_file::sizes(&weights)? {
+        (size, header) if header.checked_add(8 + 4 * parameters) == Some(size) => Ok(generation),
+        (size, _) => {
+            Err(ModelError::Digest { path: weights, detail: format!("has {size} bytes, which is not the size of {parameters} parameters") })
         }
-        Ok(_) => Ok(generation),
     }
 }
 

@@ -61,24 +61,31 @@ fn header_bytes(tensors: &[(String, Vec<i64>)]) -> Result<Vec<u8>, String> {
     Ok(header)
 }
 
+/// The size of the file and the length of its header, as it declares it; both 0 for what is no file.
+pub(super) fn sizes(path: &Path) -> Result<(u64, u64), ModelError> {
+    let unreadable = |e| ModelError::from(StorageError::at(Step::Read, path)(e));
+    let mut file = open(path)?;
+    let meta = file.metadata().map_err(unreadable)?;
+    if !meta.is_file() || meta.len() < 8 {
+        return Ok((0, 0));
+    }
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(unreadable)?;
+    Ok((meta.len(), u64::from_le_bytes(length)))
+}
+
 /// Names and shapes in the file, in the order of the data; the data must fill the file exactly and be f32.
 pub(super) fn names_and_shapes(path: &Path) -> Result<Vec<(String, Vec<i64>)>, ModelError> {
     let wrong = |detail: String| ModelError::Mismatch { path: path.into(), detail };
     let unreadable = |e| ModelError::from(StorageError::at(Step::Read, path)(e));
-    let mut file = open(path)?;
-    let size = file.metadata().map_err(unreadable)?.len();
-    let mut length = [0; 8];
-    if size < 8 {
-        return Err(wrong(format!("has {size} bytes")));
-    }
-    file.read_exact(&mut length).map_err(unreadable)?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER.min(size - 8) {
+    let (size, length) = sizes(path)?;
+    if length > MAX_HEADER.min(size.saturating_sub(8)) {
         return Err(wrong(format!("declares a header of {length} bytes")));
     }
-    let mut header = vec![0; length as usize];
-    file.read_exact(&mut header).map_err(unreadable)?;
-    let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| wrong(format!("its header can not be read: {e}")))?;
+    let mut header = vec![0; 8 + length as usize];
+    open(path)?.read_exact(&mut header).map_err(unreadable)?;
+    let header = &header[8..];
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|e| wrong(format!("its header can not be read: {e}")))?;
     let data = metadata.data_len() as u64;
     if 8 + length + data != size {
         return Err(wrong(format!("has {size} bytes; its header describes {}", 8 + length + data)));

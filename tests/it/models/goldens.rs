@@ -2,7 +2,8 @@
 
 use super::{imported, names, out};
 use crate::need;
-use crate::support::{Tensors, golden};
+use crate::support::{Tensors, golden, shared};
+use stunetd::models::codes;
 use stunetd::models::import::ImportOptions;
 use stunetd::models::{Aggregation, Generation, Normalization, NormalizationOrder, Orientation, Resampling, Status};
 use stunetd::stunet::Architecture;
@@ -154,6 +155,23 @@ fn the_shipped_demo_model_is_sound() {
     let shipped = Generation::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")).expect("models/demo");
     shipped.verify(&mut |_, _| ()).expect("verifies");
     assert_eq!((shipped.manifest.name.as_str(), shipped.manifest.labels.len()), ("demo", 8));
+}
+
+#[test]
+fn the_official_label_orders_are_the_published_ones() {
+    let shared = need!(shared(), "the published lists are not beside this clone");
+    let text = std::fs::read_to_string(shared.join("spec/totalsegmentator_v1_classes.json")).expect("list");
+    let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let (names, translation) =
+        (list["labels"].as_array().expect("names"), list["totalsegmentator_package_v1_label"].as_array().expect("values"));
+    let orders = codes::orders();
+    let of = |name: &str| &orders.iter().find(|o| o.name == name).expect(name).names;
+    assert_eq!(names.len(), 1 + of("stunet-totalsegmentator").len());
+    for value in 1..names.len() {
+        assert_eq!(names[value], of("stunet-totalsegmentator")[value - 1], "value {value}");
+        let own = translation[value].as_u64().expect("a value") as usize;
+        assert_eq!(names[value], of("totalsegmentator-v1")[own - 1], "value {value} is {own} there");
+    }
 }
 
 #[test]
