@@ -21,7 +21,7 @@ pub struct ScanLimits {
 
 impl Default for ScanLimits {
     fn default() -> ScanLimits {
-        ScanLimits { entries: 1_000_000, depth: 64, file: guard::Limits::default() }
+        ScanLimits { entries: 1_000_000, depth: 512, file: guard::Limits::default() }
     }
 }
 

@@ -89,6 +89,9 @@ pub(super) fn hounsfield<'a>(planes: impl Iterator<Item = (&'a Instance, &'a Fra
     if planes.clone().any(|(_, frame)| !frame.rescale.explicit) {
         return Values::Doubtful(refusal(Code::QuantityRescaleMissing, "Rescale Slope or Intercept is absent"), "rescale_missing");
     }
+    if planes.clone().any(|(_, frame)| frame.rescale.slope == 0.0) {
+        return Values::Doubtful(refusal(Code::QuantityNotHu, "Rescale Slope is 0"), "implausible_hu");
+    }
     let lowest = planes.map(|(instance, frame)| lowest_value(&instance.pixels, frame)).fold(f64::INFINITY, f64::min);
     if lowest > AIR_HU {
         let detail = format!("the smallest value that the pixels can hold is {lowest}, so there is no air");

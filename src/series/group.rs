@@ -3,12 +3,12 @@
 use super::duplicates::{first_of_equal, unique_instances};
 use super::eligible::{Values, hounsfield, is_localizer, unfit};
 use super::geometry::{Stack, axes, stack};
-use super::grids;
+use super::grids::{self, Grid};
 use super::phases::{self, Member, Phases};
 use super::types::{Grouped, Plane, PlaneDigest, Policy, Refusal, RejectedSeries, Series};
-use crate::dicom::{Instance, RefusedFile, SeriesKey, Uid};
+use crate::dicom::{Instance, PhaseKey, PhaseValue, RefusedFile, SeriesKey, Uid};
 use crate::fault::Code;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// Builds the series of all studies among `instances`. `refused` are files that were refused before: they end up in
@@ -82,7 +82,7 @@ fn one_series(key: &SeriesKey, members: Vec<Instance>, policy: &Policy, digest: 
     let planes = instances
         .iter()
         .flat_map(|instance| instance.frames.iter().filter(|frame| !is_localizer(frame)).map(move |frame| Member { instance, frame }));
-    let frames_of_reference = grids::split(planes.collect());
+    let frames_of_reference: Vec<Vec<Grid>> = stacks(planes.collect()).into_iter().flat_map(grids::split).collect();
     let is_split = frames_of_reference.iter().map(Vec::len).sum::<usize>() > 1;
     for mut grids in frames_of_reference {
         let others = grids.split_off(1);
@@ -94,6 +94,36 @@ fn one_series(key: &SeriesKey, members: Vec<Instance>, policy: &Policy, digest: 
             one_grid(key, grid.members, is_split, policy, digest, out);
         }
     }
+}
+
+/// The planes by modality and by Stack ID: what a multi-frame object says are several stacks are several volumes. Stacks over the same
+/// positions are phases, and a Stack ID for every single frame says nothing: both are left together.
+fn stacks(planes: Vec<Member>) -> Vec<Vec<Member>> {
+    let mut by_modality: BTreeMap<&str, BTreeMap<String, Vec<Member>>> = BTreeMap::new();
+    for member in planes {
+        let stack = match member.frame.phase.get(PhaseKey::Stack) {
+            Some(PhaseValue::Number(n)) => n.to_string(),
+            Some(PhaseValue::Text(text)) => text.clone(),
+            None => String::new(),
+        };
+        by_modality.entry(member.instance.object.modality()).or_default().entry(stack).or_default().push(member);
+    }
+    let mut out = Vec::new();
+    for stacks in by_modality.into_values() {
+        let places: Vec<BTreeSet<[i64; 3]>> = stacks.values().map(|s| s.iter().filter_map(place).collect()).collect();
+        let repeated = places.iter().enumerate().any(|(i, p)| places[..i].contains(p));
+        if repeated || stacks.values().all(|s| s.len() == 1) {
+            out.push(stacks.into_values().flatten().collect());
+        } else {
+            out.extend(stacks.into_values());
+        }
+    }
+    out
+}
+
+/// The position of a plane in steps of 0.1 mm.
+fn place(member: &Member) -> Option<[i64; 3]> {
+    member.frame.position.map(|p| p.map(|v| (v * 10.0).round() as i64))
 }
 
 fn files_of(members: &[Member]) -> Vec<PathBuf> {

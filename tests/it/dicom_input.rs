@@ -4,6 +4,7 @@ mod grouping;
 mod guard;
 mod inspect;
 mod maker;
+mod multi_frame;
 
 use crate::need;
 use crate::support::data;

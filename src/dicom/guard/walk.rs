@@ -64,6 +64,7 @@ enum Kind {
 }
 
 /// One element header.
+#[derive(Clone, Copy)]
 struct Head {
     tag: Tag,
     vr: [u8; 2],
@@ -181,6 +182,14 @@ impl Walk<'_, '_> {
 
     /// An element that is not root pixel data: kept, skipped, or opened as a sequence.
     fn element(&mut self, head: &Head, encoding: Encoding, limit: u64) -> Result<(), DicomError> {
+        // A system that did not know a tag passes it on as UN; its value stays what the dictionary says (PS3.5 section 6.2.2).
+        let known;
+        let (head, encoding) = if &head.vr == b"UN" && encoding == Encoding::ExplicitLe && head.tag.0.is_multiple_of(2) {
+            known = Head { vr: implicit_vr(head.tag), ..*head };
+            (&known, if &known.vr == b"SQ" { Encoding::ImplicitLe } else { encoding })
+        } else {
+            (head, encoding)
+        };
         if head.length == UNDEFINED {
             return match &head.vr {
                 b"SQ" => self.open(head, Kind::Sequence, encoding),

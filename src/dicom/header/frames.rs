@@ -4,6 +4,7 @@ use super::super::elements::Level;
 use super::super::error::DicomError;
 use super::super::instance::{Frame, ImageObject, PhaseKey, PhaseKeys, PhaseValue, PlaneTiming, Rescale};
 use super::super::time;
+use super::pet::real_world_value;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
@@ -127,12 +128,9 @@ fn functional(root: Level, groups: Groups, frame: u32, object: ImageObject) -> F
     let mut rescale = rescale(transformation);
     let mut rescale_type = transformation.text(tags::RESCALE_TYPE);
     if object.modality() == "PT"
-        && let Some(mapping) = groups.get(tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE)
-        && let (Some(slope), Some(intercept)) =
-            (mapping.number(tags::REAL_WORLD_VALUE_SLOPE), mapping.number(tags::REAL_WORLD_VALUE_INTERCEPT))
+        && let Some((mapped, unit)) = real_world_value(groups.own).or_else(|| real_world_value(groups.shared?))
     {
-        rescale = Rescale { slope, intercept, explicit: true };
-        rescale_type = mapping.item(tags::MEASUREMENT_UNITS_CODE_SEQUENCE).and_then(|units| units.text(tags::CODE_VALUE));
+        (rescale, rescale_type) = (mapped, Some(unit));
     }
     Frame {
         number: Some(frame),

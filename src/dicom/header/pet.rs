@@ -1,7 +1,7 @@
 //! The PET modules: unit, corrections, tracer; private factors of the makers.
 
 use super::super::elements::{Level, Value};
-use super::super::instance::{ImageObject, PetHeader};
+use super::super::instance::{ImageObject, PetHeader, Rescale};
 use super::super::time;
 use super::frames::file_offset;
 use dicom_core::Tag;
@@ -63,15 +63,28 @@ fn enhanced(root: Level, header: &mut PetHeader) {
     if header.decay_correction.is_none() && !set(tags::DECAY_CORRECTED) {
         header.decay_correction = Some("NONE".into());
     }
+    if header.corrected_image.is_empty() && root.text(tags::ATTENUATION_CORRECTED).is_some() {
+        header.corrected_image.push("NONE".into());
+    }
     let groups = [root.item(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE), root.item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE)];
-    let mapped = groups.iter().flatten().find_map(|group| {
-        group.item(tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE)?.item(tags::MEASUREMENT_UNITS_CODE_SEQUENCE)?.text(tags::CODE_VALUE)
-    });
+    let mapped = groups.iter().flatten().find_map(|group| real_world_value(*group)).map(|(_, unit)| unit);
     let rescaled =
         || groups.iter().flatten().find_map(|group| group.item(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE)?.text(tags::RESCALE_TYPE));
-    if let Some(unit) = mapped.or_else(rescaled) {
+    if let Some(unit) = mapped.or_else(|| rescaled().filter(|_| header.units.is_empty())) {
         header.units = classic_unit(&unit).to_owned();
     }
+}
+
+/// Slope, intercept and unit of the first linear real world value mapping in a unit that SUV can be made of; else of the first linear one.
+pub(super) fn real_world_value(group: Level) -> Option<(Rescale, String)> {
+    let linear = group.items(tags::REAL_WORLD_VALUE_MAPPING_SEQUENCE).filter_map(|item| {
+        let (slope, intercept) = (item.number(tags::REAL_WORLD_VALUE_SLOPE)?, item.number(tags::REAL_WORLD_VALUE_INTERCEPT)?);
+        let unit = item.item(tags::MEASUREMENT_UNITS_CODE_SEQUENCE)?.text(tags::CODE_VALUE)?;
+        Some((Rescale { slope, intercept, explicit: true }, unit))
+    });
+    let all: Vec<_> = linear.collect();
+    let usable = all.iter().position(|(_, unit)| classic_unit(unit) != unit.as_str()).unwrap_or(0);
+    all.into_iter().nth(usable)
 }
 
 /// The defined term of Units (0054,1001) for a UCUM code or a Rescale Type.

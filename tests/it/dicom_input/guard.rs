@@ -308,3 +308,20 @@ fn limits_hold_for_files_as_for_buffers() {
             .is_err_and(|e| e.code.reason() == "unreadable_file")
     );
 }
+
+#[test]
+fn elements_passed_on_as_unknown_are_read_by_the_dictionary() {
+    let mut elements = ct_slice(0);
+    for element in &mut elements {
+        if element.tag.0 > 0x0008 && element.tag.0 < 0x7FE0 && element.vr != "SQ" {
+            element.vr = "UN";
+        }
+    }
+    let nested = elements.iter_mut().find(|e| e.tag == (0x0040, 0x0275)).expect("sequence");
+    let implicit = data_set(std::slice::from_ref(nested), Encoding::Implicit)[8..].to_vec();
+    *nested = Element { tag: nested.tag, vr: "UN", content: Content::Bytes(implicit) };
+    let instance = read(&file(&elements, Encoding::Explicit)).expect("read");
+    assert_eq!((instance.pixels.rows, instance.pixels.columns, instance.frames[0].position), (4, 6, Some([-10.5, -20.0, 0.0])));
+    assert_eq!(instance.copied.get(0x0040, 0x0275).map(|e| e.vr), Some(*b"SQ"));
+    assert_eq!(instance.copied.get(0x0010, 0x0010).map(|e| e.vr), Some(*b"PN"));
+}
