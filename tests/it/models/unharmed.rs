@@ -132,7 +132,7 @@ fn weights_of_something_else() {
     assert_eq!(refused(&path), Code::CheckpointNotStunet);
     // A pickle that would run something, as weights and as plans.
     let mut pickle = Pickle::new(2);
-    pickle.global("posix", "system").str("touch /tmp/owned").op(b"\x85R.");
+    pickle.global("posix", "system").str("touch owned").op(b"\x85R.");
     std::fs::write(&path, forge::archive(&[("r/data.pkl", &pickle.bytes)])).expect("write");
     assert_eq!(refused(&path), Code::CheckpointForbidden);
     let (_folder, path) = tiny();
