@@ -68,6 +68,8 @@ codes! {
     QuantitySuvTimes, "quantity.suv_times", Poison, "The times of injection and scan are missing or do not fit together, so there is no SUV.", "Correct the times at the source and send the series again.";
     // ---- volumes
     VolumeNotFinite, "volume.not_finite", Poison, "The image has values that are not finite numbers.", "Check the image at its source; NaN or infinity has no place in it.";
+    // ---- scope of a model
+    ScopeModality, "scope.modality", Poison, "The model is not made for images of this kind.", "Choose a model made for this modality.";
     // ---- models
     ModelMissing, "model.missing", Poison, "The model folder or a file in it is missing.", "Import the model again with `stunetd model import`.";
     ModelManifest, "model.bad_manifest", Poison, "The model's manifest can not be used.", "Import the model again with `stunetd model import`.";

@@ -18,3 +18,5 @@ pub mod sys;
 pub mod telemetry;
 pub mod volume;
 pub mod web;
+
+pub use cli::serve::{Seams, serve as run};

@@ -5,6 +5,8 @@
 //! stderr and with `--json` for scripts on stdout.
 
 mod check_config;
+mod demo;
+mod doctor;
 mod inspect;
 mod model;
 mod model_import;
@@ -13,6 +15,7 @@ mod model_list;
 mod model_verify;
 mod progress;
 mod report;
+pub mod serve;
 
 pub use report::{print_json, print_line};
 
@@ -33,26 +36,32 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    CheckConfig(check_config::Args),
     Inspect(inspect::Args),
     Model(model::Args),
+    CheckConfig(check_config::Args),
+    Doctor(doctor::Args),
+    Demo(demo::Args),
 }
 
 impl Verb {
     /// Whether the verb was asked for one JSON document on stdout.
     fn json(&self) -> bool {
         match self {
-            Verb::CheckConfig(args) => args.json,
             Verb::Inspect(args) => args.json,
             Verb::Model(args) => args.json(),
+            Verb::CheckConfig(args) => args.json,
+            Verb::Doctor(args) => args.json,
+            Verb::Demo(args) => args.json,
         }
     }
 
     fn run(self) -> Result<ExitCode, Fault> {
         match self {
-            Verb::CheckConfig(args) => check_config::run(args),
             Verb::Inspect(args) => inspect::run(args),
             Verb::Model(args) => model::run(args),
+            Verb::CheckConfig(args) => check_config::run(args),
+            Verb::Doctor(args) => doctor::run(args),
+            Verb::Demo(args) => demo::run(args),
         }
     }
 }
@@ -89,4 +98,13 @@ fn usage(error: &clap::Error) -> Fault {
 /// What a verb does when its answer can not be written to stdout: `disk.unwritable`.
 fn stdout_failed(result: std::io::Result<()>) -> Result<(), Fault> {
     result.map_err(|e| Fault::new(Code::DiskUnwritable, format!("stdout: {e}")).caused_by(e))
+}
+
+/// The exit code of a failure in something that a configuration names: a model that can not be used is then a mistake of
+/// the configuration, not a refused input.
+fn exit_code_as_configured(fault: &Fault) -> u8 {
+    match fault.exit_code() {
+        1 => 78,
+        other => other,
+    }
 }

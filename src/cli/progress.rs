@@ -1,6 +1,33 @@
-//! Progress bars on a terminal; silence elsewhere.
+//! Progress on a terminal; nothing where nobody looks.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar on stderr, if that is a terminal.
+pub struct Bar {
+    bar: ProgressBar,
+}
+
+impl Bar {
+    /// A bar of `length` steps.
+    pub fn new(message: &str, length: u64) -> Bar {
+        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{msg:30} {bar:30} {pos}/{len} {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(message.to_string());
+        Bar { bar }
+    }
+
+    /// One step further.
+    pub fn step(&self) {
+        self.bar.inc(1);
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
 
 /// A bar for bytes on stderr. It hides itself when stderr is no terminal.
 pub struct Bytes {

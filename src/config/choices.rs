@@ -35,22 +35,12 @@ macro_rules! choice {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(self.name()) }
         }
 
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { s.serialize_str(self.name()) }
+        }
+
         by_text!($name);
     };
-}
-
-choice! {
-    /// Number format of the network's tensors.
-    Precision {
-        /// bf16 where the device computes in it, f32 elsewhere.
-        Auto = "auto",
-        /// 32-bit floats.
-        F32 = "f32",
-        /// Brain floats.
-        Bf16 = "bf16",
-        /// Half floats.
-        F16 = "f16",
-    }
 }
 
 choice! {

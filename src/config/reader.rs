@@ -3,6 +3,7 @@
 use super::schema::{Config, Http, Intake, Log, Model, Output, Watch};
 use super::{choices, units};
 use crate::fault::Code;
+use crate::stunet::Precision;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -58,7 +59,20 @@ macro_rules! plain {
 
 plain!(bool, PathBuf, units::ByteSize, units::HumanDuration);
 plain!(choices::After, choices::DeviceChoice, choices::Format, choices::Irregular, choices::LogFormat, choices::LogLevel);
-plain!(choices::LoopbackAddress, choices::Precision, choices::Share);
+plain!(choices::LoopbackAddress, choices::Share);
+
+/// Those that studies are computed in; f64 is for checking a network.
+impl FromToml for Precision {
+    fn read(value: Value<'_>, reader: &mut Reader) -> Option<Precision> {
+        let at = value.span().start;
+        let text = value.get_ref().as_str().unwrap_or_default().to_string();
+        let read = text.parse().ok().filter(|p| *p != Precision::F64);
+        if read.is_none() {
+            reader.note(at, Code::ConfigInvalid, format!("`{text}` is not one of: auto, f32, bf16, f16"));
+        }
+        read
+    }
+}
 
 impl FromToml for usize {
     fn read(value: Value<'_>, reader: &mut Reader) -> Option<usize> {

@@ -1,9 +1,10 @@
 //! Every key of the configuration, its type and its default. `config/stunetd.toml` says the same for people; a test keeps
 //! them equal.
 
-use super::choices::{After, DeviceChoice, Format, Irregular, LogFormat, LogLevel, LoopbackAddress, Precision, Share};
+use super::choices::{After, DeviceChoice, Format, Irregular, LogFormat, LogLevel, LoopbackAddress, Share};
 use super::reader::{FromToml, Reader, Value};
 use super::units::{ByteSize, HumanDuration};
+use crate::stunet::Precision;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

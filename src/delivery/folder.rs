@@ -74,6 +74,27 @@ impl From<DeliveryError> for Fault {
     }
 }
 
+/// The manifest of the result in a folder; none when the folder is absent, empty or holds something else.
+pub fn published(dir: &Path) -> Result<Option<ResultManifest>, Fault> {
+    Ok(read_manifest(dir)?)
+}
+
+/// The manifests of all results in `output`, which need not exist. What is not a result of ours is passed over.
+pub fn all_published(output: &Path) -> Result<Vec<ResultManifest>, Fault> {
+    let entries = match std::fs::read_dir(output) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(StorageError::at(Step::Read, output)(e).into()),
+    };
+    let read = entries.flatten().filter_map(|entry| read_manifest(&entry.path()).transpose());
+    Ok(read.collect::<Result<_, StorageError>>()?)
+}
+
+/// `delivery.conflict`: the folder has a result of the same volume by another model or other settings.
+pub fn conflict(dir: &Path) -> Fault {
+    DeliveryError::OtherIdentity(dir.into()).into()
+}
+
 /// Publishes a folder of results (with its manifest) as `to`: files and folders synced, one rename.
 ///
 /// `staging` has to lie on the file system of `to`; make it with `StagingDir::new_in` beside it. Whatever happens, nothing

@@ -2,4 +2,4 @@
 
 mod folder;
 
-pub use folder::{Outcome, Receipt, ReceiptFile, publish};
+pub use folder::{Outcome, Receipt, ReceiptFile, all_published, conflict, publish, published};

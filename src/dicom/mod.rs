@@ -4,6 +4,7 @@
 pub mod charset;
 mod codestream;
 mod copied;
+pub mod ct_image;
 mod elements;
 pub mod encode;
 mod error;

@@ -3,7 +3,16 @@
 mod board;
 pub mod budget;
 pub mod channels;
+mod estimate;
+mod published;
+mod service;
+mod stages;
+mod street;
 mod work;
 
 pub use board::{Beat, Board, Seat};
+pub use published::Published;
+pub use service::{Service, ServicePlan};
+pub use stages::{Input, Order, WhenPublished};
+pub use street::{End, EngineFactory, EngineFacts, Next, Opened, Outcome, Plan, Street};
 pub use work::{Envelope, JobId, Times, Work};

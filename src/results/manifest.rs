@@ -102,6 +102,8 @@ pub struct InputSeries {
     pub modality: String,
     /// Planes used.
     pub planes: usize,
+    /// Names the instances used: SHA-256 over their sorted SOP Instance UIDs and frame numbers, hexadecimal.
+    pub instances_sha256: String,
 }
 
 /// One label.
@@ -215,5 +217,10 @@ fn dates_of(request: &ResultRequest<'_>, labels: &LabelMap) -> JobDates {
 }
 
 fn input_series(series: &crate::series::Series) -> InputSeries {
-    InputSeries { uid: series.series_uid.to_string(), modality: series.modality.clone(), planes: series.planes.len() }
+    InputSeries {
+        uid: series.series_uid.to_string(),
+        modality: series.modality.clone(),
+        planes: series.planes.len(),
+        instances_sha256: series.instances_digest(),
+    }
 }

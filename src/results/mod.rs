@@ -140,15 +140,25 @@ pub fn possible_formats(formats: &[Format], source: &Source) -> Vec<Format> {
     possible
 }
 
+/// What names the voxels of a source, and the attributes that its results repeat.
+pub fn key_of(source: &Source) -> (&[u8; 32], &CopiedAttributes) {
+    const NONE: &CopiedAttributes = &CopiedAttributes { elements: Vec::new() };
+    match source {
+        Source::Case(case) => (&case.volume_key, case.channels.first().map_or(NONE, |s| &s.copied)),
+        Source::Nifti { digest, .. } => (digest, NONE),
+    }
+}
+
+/// Name of the folder that results of these voxels are published as.
+pub fn folder_of(volume_key: &[u8; 32]) -> String {
+    hex(&volume_key[..4])
+}
+
 /// Writes the results of one volume into `dir`, each file synced: the formats asked for as far as the source allows them
 /// ([`possible_formats`]), and `manifest.json`.
 pub fn build(labels: &LabelMap, volume: &Volume, request: &ResultRequest<'_>, dir: &Path) -> Result<Results, Fault> {
-    let none = CopiedAttributes::default();
-    let (volume_key, copied) = match labels.source() {
-        Source::Case(case) => (case.volume_key, case.channels.first().map_or(&none, |s| &s.copied)),
-        Source::Nifti { digest, .. } => (*digest, &none),
-    };
-    let identity = Identity::new(&volume_key, &request.model.digest, &request.settings, copied);
+    let (volume_key, copied) = key_of(labels.source());
+    let identity = Identity::new(volume_key, &request.model.digest, &request.settings, copied);
     let formats = possible_formats(request.formats, labels.source());
     let ((stats, digest), prepared) = rayon::join(
         || (Stats::of(labels), labels_digest(labels)),
@@ -172,10 +182,10 @@ pub fn build(labels: &LabelMap, volume: &Volume, request: &ResultRequest<'_>, di
         .collect::<Result<_, ResultsError>>()?;
     outputs.extend(others);
 
-    let mut manifest = ResultManifest::new(request, labels, &stats, &volume_key, identity.hex(), digest);
+    let mut manifest = ResultManifest::new(request, labels, &stats, volume_key, identity.hex(), digest);
     manifest.outputs = outputs;
     write_manifest(&dir.join(MANIFEST_FILE), &manifest)?;
-    Ok(Results { dir: dir.to_path_buf(), folder: hex(&volume_key[..4]), manifest })
+    Ok(Results { dir: dir.to_path_buf(), folder: folder_of(volume_key), manifest })
 }
 
 /// Writes a manifest, one key a line.

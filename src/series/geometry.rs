@@ -1,6 +1,7 @@
 //! How planes lie to each other: valid axes, one line of positions, even steps, tilt.
 
-use super::types::{Geometry, Irregular, PixelSpacing, Policy, Refusal};
+use super::types::{Geometry, PixelSpacing, Policy, Refusal};
+use crate::config::Irregular;
 use crate::dicom::Frame;
 use crate::fault::Code;
 

@@ -11,6 +11,7 @@ mod group;
 mod phases;
 mod types;
 
+pub use crate::config::Irregular;
 pub use crate::dicom::{PetHeader, PixelFormat, PlaneTiming, Rescale};
 pub use group::{Candidates, candidate_cases, group};
-pub use types::{Case, Geometry, Grouped, Irregular, PixelSpacing, Plane, PlaneDigest, Policy, Refusal, RejectedSeries, Series};
+pub use types::{Case, Geometry, Grouped, PixelSpacing, Plane, PlaneDigest, Policy, Refusal, RejectedSeries, Series};

@@ -1,5 +1,6 @@
 //! The types of this room: planes, geometry, series, cases.
 
+use crate::config::Irregular;
 use crate::dicom::{CopiedAttributes, PetHeader, PixelFormat, PlaneTiming, RefusedFile, Rescale, SelectionTags, SeriesKey, Uid};
 use crate::fault::{Code, Fault};
 use std::path::{Path, PathBuf};
@@ -94,6 +95,18 @@ pub struct Series {
     pub hold: Option<Refusal>,
 }
 
+impl Series {
+    /// Names the instances and frames that the series is made of, in hexadecimal: SHA-256 over the sorted SOP Instance UIDs and frame
+    /// numbers. Says nothing about their content.
+    pub fn instances_digest(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut names: Vec<_> = self.planes.iter().map(|p| format!("{}/{}\n", p.sop_instance_uid, p.frame.unwrap_or(0))).collect();
+        names.sort();
+        let digest = names.iter().fold(Sha256::new(), |hash, name| hash.chain_update(name)).finalize();
+        digest.iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
 /// A stable code and what exactly; no patient data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -116,17 +129,6 @@ pub struct Case {
 /// SHA-256 of the decoded stored values of one frame (from 1) of a file, sign-extended and masked to Bits Stored, so that it does not depend
 /// on the transfer syntax.
 pub type PlaneDigest<'d> = &'d (dyn Fn(&Path, u32, &PixelFormat) -> Result<[u8; 32], Fault> + Sync);
-
-/// What to do with missing slices and uneven distances.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Irregular {
-    /// Refuse the series.
-    #[default]
-    Refuse,
-    /// Take it, with a warning: resampled for inference, labels mapped back to the slices that exist.
-    Resample,
-}
 
 /// What `group` may accept.
 #[derive(Clone, Copy, Debug)]

@@ -11,6 +11,7 @@ mod fused;
 mod layers;
 mod network;
 mod precision;
+pub mod runtime;
 mod shim;
 mod simd;
 mod state_dict;

@@ -46,13 +46,6 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn irregular(choice: Irregular) -> series::Irregular {
-    match choice {
-        Irregular::Refuse => series::Irregular::Refuse,
-        Irregular::Resample => series::Irregular::Resample,
-    }
-}
-
 fn is_nifti(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     name.ends_with(".nii") || name.ends_with(".nii.gz")
@@ -74,7 +67,7 @@ fn dicom(args: &Args) -> Result<Report, Fault> {
         return Err(Fault::new(Code::InputEmpty, String::new()));
     }
     let decoder = Decoder::new(DecoderConfig::default())?;
-    let policy = Policy { irregular: irregular(args.irregular), min_slices: args.min_slices.into(), ..Policy::default() };
+    let policy = Policy { irregular: args.irregular, min_slices: args.min_slices.into(), ..Policy::default() };
     let digest = |path: &Path, frame: u32, format: &PixelFormat| plane_digest(path, frame, format, &limits.file, &decoder);
     let Grouped { series, rejected, ignored } = series::group(instances, ignored, &policy, &digest);
 

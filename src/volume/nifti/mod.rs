@@ -9,7 +9,7 @@ mod read;
 mod write;
 
 pub use geometry::NiftiGeometry;
-pub use read::read;
+pub use read::{peek, read};
 pub use write::{write_labels, write_volume};
 
 use crate::fault::{Code, Fault};

@@ -23,6 +23,28 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Volume, Fault> {
     Ok(read_file(path, limits)?)
 }
 
+/// Channels, shape `[z, y, x]` and spacing `[z, y, x]` in mm, from the header alone. Errors as for [`read`], but for those in the voxels.
+pub fn peek(path: &Path) -> Result<(usize, [usize; 3], [f64; 3]), Fault> {
+    Ok(peek_file(path)?)
+}
+
+fn peek_file(path: &Path) -> Result<(usize, [usize; 3], [f64; 3]), NiftiError> {
+    let mut file = BufReader::new(File::open(path).map_err(NiftiError::Io)?);
+    let mut bytes = [0u8; header::SIZE];
+    exact(&mut file, &mut bytes[..2])?;
+    let (first, rest) = bytes.split_at_mut(2);
+    if first == [0x1f, 0x8b] {
+        let mut inflated = [0u8; header::SIZE];
+        exact(&mut MultiGzDecoder::new((&*first).chain(file)), &mut inflated)?;
+        bytes = inflated;
+    } else {
+        exact(&mut file, rest)?;
+    }
+    let header = Header::parse(&bytes)?;
+    let [x, y, z] = header.geometry.affine().ok_or(NiftiError::NoGeometry)?.spacing();
+    Ok((header.channels, header.shape(), [z, y, x]))
+}
+
 fn read_file(path: &Path, limits: &Limits) -> Result<Volume, NiftiError> {
     let mut file = Hashed { inner: BufReader::with_capacity(1 << 18, File::open(path).map_err(NiftiError::Io)?), hash: Sha256::new() };
     let mut first = [0u8; 2];

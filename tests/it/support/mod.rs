@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each module uses a part of it")]
 
 pub mod cases;
+pub mod ct;
 pub mod manifest;
 pub mod schema;
 
@@ -131,4 +132,24 @@ pub fn relative_error(got: impl IntoIterator<Item = f64>, golden: &[f64]) -> f64
     });
     assert_eq!(n, golden.len(), "number of values");
     worst / max.max(f64::MIN_POSITIVE)
+}
+
+/// Waits until a condition holds, looking often; fails the test when it does not within two minutes.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = stunetd::sys::clock::Stopwatch::start();
+    while !condition() {
+        assert!(start.seconds() < 120.0, "not within two minutes: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Status and body of a GET; none when nobody answers.
+pub fn http_get(address: std::net::SocketAddr, path: &str) -> Option<(u16, String)> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: stunetd\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_string()))
 }

@@ -1,0 +1,50 @@
+//! `stunetd demo`: writes a CT study of a phantom, so that there is something to segment without any patient's images.
+
+mod anatomy;
+mod image;
+mod study;
+
+use super::progress::Bar;
+use super::report::{print_json, print_line};
+use crate::fault::{Code, Fault};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Writes a CT study of a generated phantom (no patient) into a folder.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder; created if need be, and refused when it holds something else
+    pub dir: PathBuf,
+    /// One JSON document on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Exit code 0 when the study was written.
+pub fn run(args: Args) -> Result<ExitCode, Fault> {
+    refuse_foreign(&args.dir)?;
+    let bar = Bar::new("writing the phantom", image::SLICES as u64);
+    study::write(&args.dir, &|_| bar.step())?;
+    bar.finish();
+    let told = if args.json {
+        print_json(&serde_json::json!({ "folder": args.dir, "files": image::SLICES, "generated": true }))
+    } else {
+        print_line(&format!("{}: {} slices of a generated phantom (no patient)", args.dir.display(), image::SLICES))
+    };
+    super::stdout_failed(told)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Files of another origin are never mixed with the phantom's.
+fn refuse_foreign(dir: &std::path::Path) -> Result<(), Fault> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Fault::new(Code::DiskUnwritable, format!("{}: {e}", dir.display())).caused_by(e)),
+    };
+    let ours = |name: &str| name.strip_prefix("IM").and_then(|n| n.strip_suffix(".dcm")).is_some_and(|n| n.parse::<usize>().is_ok());
+    match entries.flatten().find(|e| !e.file_name().to_str().is_some_and(ours)) {
+        None => Ok(()),
+        Some(_) => Err(Fault::new(Code::ConfigUsage, format!("{} holds other files; name a new or empty folder.", dir.display()))),
+    }
+}

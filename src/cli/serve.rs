@@ -1,0 +1,84 @@
+//! `stunetd serve`: the daemon.
+
+use crate::config::Config;
+use crate::fault::{Code, Fault};
+use crate::models::Generation;
+use crate::pipeline::{EngineFactory, Order, Plan, Service, ServicePlan, Street, WhenPublished};
+use crate::segment::SegmentOptions;
+use crate::stunet::runtime::LIBTORCH_VERSION;
+use crate::sys::clock::Clock;
+use crate::sys::cores::Cores;
+use crate::sys::durable::{self, StagingDir};
+use crate::sys::shutdown::Shutdown;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Facts;
+use crate::volume::decode::{Decoder, DecoderConfig};
+use crate::web;
+use std::sync::Arc;
+
+/// What a test replaces.
+pub struct Seams {
+    /// Opens the engine.
+    pub engine: EngineFactory,
+    /// Who gets which cores.
+    pub cores: Cores,
+    /// Tells time.
+    pub clock: Arc<dyn Clock>,
+    /// Ends the daemon.
+    pub shutdown: Shutdown,
+}
+
+/// Runs the daemon until the shutdown signal: `stunetd::run`.
+pub fn serve(config: Config, seams: Seams) -> Result<(), Fault> {
+    let Seams { engine, cores, clock, shutdown } = seams;
+    let metrics = Arc::new(Metrics::new().map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?);
+    let model = Arc::new(Generation::open(&config.model.path)?);
+    // Told now, not after the first study.
+    durable::create_dir_all(&config.output.path)?;
+    durable::remove_leftovers(&config.output.path)?;
+    drop(StagingDir::new_in(&config.output.path)?);
+
+    cores.start_rayon();
+    let decoder = Arc::new(Decoder::new(DecoderConfig { workers: cores.rayon, ..DecoderConfig::default() })?);
+    let choice = &config.model;
+    let street = Street::start(Plan {
+        order: Order {
+            model: model.clone(),
+            options: SegmentOptions { step: choice.step.get(), mirror: choice.mirror },
+            irregular: config.intake.irregular,
+            formats: config.output.formats.clone(),
+            output: config.output.path.clone(),
+            published: WhenPublished::Done,
+            decoder: decoder.clone(),
+            host_memory: config.host_memory.0,
+        },
+        engine,
+        cores,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        shutdown: shutdown.clone(),
+    })?;
+    let facts = street.facts();
+    tracing::info!(
+        model = model.manifest.name,
+        version = model.manifest.version,
+        device = facts.device,
+        precision = facts.precision,
+        "model loaded"
+    );
+    metrics.facts(&Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        libtorch: LIBTORCH_VERSION.into(),
+        device: facts.device.clone(),
+        model: model.manifest.name.clone(),
+        model_version: model.manifest.version.clone(),
+        model_digest: model.digest.clone(),
+    });
+    let status =
+        web::Status { metrics: metrics.clone(), board: street.board().clone(), oldest: Arc::new(street.oldest()), clock: clock.clone() };
+    let server = web::serve(config.http.listen.get(), status)?;
+    tracing::info!(address = %server.address(), "metrics and health");
+    let result = Service::new(ServicePlan { street, config, model, decoder, clock, metrics, shutdown })?.run();
+    drop(server);
+    result
+}

@@ -1,0 +1,168 @@
+//! What each stage does with a case: plain functions from one type of the street to the next. `serve` and `segment` both
+//! go through them, by way of [`super::Street`].
+
+use super::street::EngineFacts;
+use crate::config::{Format, Irregular};
+use crate::delivery::{self, Receipt};
+use crate::fault::{Code, Fault};
+use crate::models::Generation;
+use crate::results::{self, Identity, JobDates, ResultRequest, Results, Settings};
+use crate::segment::{Engine, Progress, SegmentOptions};
+use crate::series::{Case, Series};
+use crate::sys::durable::StagingDir;
+use crate::volume::decode::Decoder;
+use crate::volume::{self, LabelMap, Limits, Prepared, ReadLimits, Source, Volume};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// How every case is treated.
+pub struct Order {
+    /// The model.
+    pub model: Arc<Generation>,
+    /// How windows are laid and averaged.
+    pub options: SegmentOptions,
+    /// What is allowed for uneven slice distances.
+    pub irregular: Irregular,
+    /// What is written.
+    pub formats: Vec<Format>,
+    /// Where results go.
+    pub output: PathBuf,
+    /// What to do when the volume has a result there already.
+    pub published: WhenPublished,
+    /// Runs the codecs.
+    pub decoder: Arc<Decoder>,
+    /// Bytes that cases in work may hold together; no single array may be larger.
+    pub host_memory: u64,
+}
+
+/// What to do with a volume that has a result already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenPublished {
+    /// It is done, whichever model made that result: the daemon does not redo work.
+    Done,
+    /// It is done if the result is the very same (model, settings, formats); another one is a conflict.
+    Compare,
+}
+
+/// What goes in.
+pub enum Input {
+    /// DICOM series, one for each channel of the model.
+    Series(Vec<Series>),
+    /// A NIfTI file.
+    Nifti(PathBuf),
+}
+
+/// What reading gives.
+pub enum Read {
+    /// Voxels.
+    Volume(Box<Volume>),
+    /// The volume has its result already, in this folder.
+    AlreadyPublished(PathBuf),
+}
+
+/// Ready for the device.
+pub struct Ready {
+    volume: Volume,
+    prepared: Prepared,
+}
+
+/// Labels with the voxels they belong to.
+pub struct Labelled {
+    volume: Volume,
+    /// The labels.
+    pub labels: LabelMap,
+}
+
+/// Files in a staging folder.
+pub struct Finished {
+    results: Results,
+    staging: StagingDir,
+}
+
+/// `memory.volume_too_large` with the numbers.
+pub fn too_large(need: u64, limit: u64) -> Fault {
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    Fault::new(Code::MemoryTooLarge, format!("It needs about {:.1} GiB; `host_memory` is {:.1} GiB.", gib(need), gib(limit)))
+}
+
+/// Decodes the pixels, unless the volume has its result already.
+pub fn read(input: Input, order: &Order, facts: &EngineFacts) -> Result<Read, Fault> {
+    let volume = match input {
+        Input::Series(channels) => volume::read(
+            Case { channels, volume_key: [0; 32] },
+            &ReadLimits { memory: order.host_memory, ..ReadLimits::default() },
+            &order.decoder,
+        )?,
+        Input::Nifti(path) => volume::nifti::read(&path, &limits(order))?,
+    };
+    if let Some(hold) = held(&volume) {
+        return Err(hold);
+    }
+    let (key, copied) = results::key_of(&volume.source);
+    let folder = order.output.join(results::folder_of(key));
+    let Some(manifest) = delivery::published(&folder)? else { return Ok(Read::Volume(Box::new(volume))) };
+    let identity = Identity::new(key, &order.model.digest, &settings(order, facts), copied).hex();
+    let wanted = results::possible_formats(&order.formats, &volume.source);
+    let complete = wanted.iter().all(|f| manifest.outputs.iter().any(|o| o.file == results::file_name(*f)));
+    match order.published {
+        WhenPublished::Done => Ok(Read::AlreadyPublished(folder)),
+        WhenPublished::Compare if manifest.identity != identity => Err(delivery::conflict(&folder)),
+        WhenPublished::Compare if complete => Ok(Read::AlreadyPublished(folder)),
+        WhenPublished::Compare => Ok(Read::Volume(Box::new(volume))),
+    }
+}
+
+/// Why a volume may be looked at but not segmented.
+fn held(volume: &Volume) -> Option<Fault> {
+    let Source::Case(case) = &volume.source else { return None };
+    let hold = case.channels.iter().find_map(|series| series.hold.as_ref())?;
+    Some(Fault::new(hold.code, hold.detail.clone()))
+}
+
+fn limits(order: &Order) -> Limits {
+    Limits { max_voxels: (order.host_memory / 4).min(Limits::default().max_voxels) }
+}
+
+/// Brings the voxels onto the network's grid.
+pub fn prepare(volume: Volume, order: &Order) -> Result<Ready, Fault> {
+    let prepared = volume::prepare(&volume, &order.model.manifest, &limits(order))?;
+    Ok(Ready { volume, prepared })
+}
+
+/// Labels the voxels.
+pub fn segment(
+    engine: &mut dyn Engine,
+    ready: Ready,
+    order: &Order,
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<Labelled, Fault> {
+    let Ready { volume, prepared } = ready;
+    let labels = engine.segment(prepared, order.options, progress)?;
+    Ok(Labelled { volume, labels })
+}
+
+/// Writes the files into a staging folder beside their place.
+pub fn finish(labelled: Labelled, order: &Order, facts: &EngineFacts, now: SystemTime) -> Result<Finished, Fault> {
+    let staging = StagingDir::new_in(&order.output)?;
+    let request = ResultRequest {
+        model: &order.model,
+        settings: settings(order, facts),
+        formats: &order.formats,
+        dates: JobDates::utc(now),
+        device: facts.device.clone(),
+        timings_s: Default::default(),
+    };
+    let results = results::build(&labelled.labels, &labelled.volume, &request, staging.path())?;
+    Ok(Finished { results, staging })
+}
+
+/// Publishes the files under their name.
+pub fn deliver(finished: Finished, order: &Order) -> Result<Receipt, Fault> {
+    delivery::publish(finished.staging, &order.output.join(&finished.results.folder))
+}
+
+fn settings(order: &Order, facts: &EngineFacts) -> Settings {
+    let SegmentOptions { step, mirror } = order.options;
+    Settings { step, mirror, precision: facts.precision.clone(), irregular: order.irregular }
+}

@@ -1,0 +1,460 @@
+//! The stages as threads, joined by bounded channels.
+//!
+//! ```text
+//! submit ─▶ dispatcher ─▶ prepare ×P ─▶ device ─▶ finish ×F ─▶ deliver ─▶ outcomes
+//! ```
+//! * Every job ends in exactly one outcome: published, published before, or a fault. A panic is a fault too.
+//! * Each thread takes from its channel until the other end is gone, so closing the entrance empties the street from
+//!   front to back, and nobody waits for a stage that has ended.
+//! * Only the dispatcher waits for memory, before it holds anything.
+//! * The device thread owns the engine; tensors never leave it.
+
+use super::board::{Board, Seat};
+use super::budget::{Budget, Denied};
+use super::channels;
+use super::estimate::host_bytes;
+use super::stages::{self, Input, Order, Read};
+use super::work::{Envelope, JobId, Times, Work};
+use crate::delivery::Receipt;
+use crate::fault::{Class, Code, Fault};
+use crate::segment::Engine;
+use crate::sys::clock::Clock;
+use crate::sys::cores::Cores;
+use crate::sys::shutdown::Shutdown;
+use crate::telemetry::metrics::Ended;
+use crate::telemetry::{JobState, Metrics, Stage};
+use crossbeam::channel::{Receiver, Sender, bounded, select};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Opens the engine; called on the device thread, and again after a panic there.
+pub type EngineFactory = Arc<dyn Fn() -> Result<Opened, Fault> + Send + Sync>;
+
+/// An engine and what it turned out to be.
+pub struct Opened {
+    /// The engine.
+    pub engine: Box<dyn Engine>,
+    /// Where it computes and in which numbers, after `auto` is resolved.
+    pub facts: EngineFacts,
+}
+
+/// Where an engine computes and in which numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineFacts {
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// `f32`, `bf16` or `f16`.
+    pub precision: String,
+}
+
+/// What the street is built from.
+pub struct Plan {
+    /// How every case is treated.
+    pub order: Order,
+    /// Opens the engine.
+    pub engine: EngineFactory,
+    /// Threads.
+    pub cores: Cores,
+    /// Tells time.
+    pub clock: Arc<dyn Clock>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Ends everything.
+    pub shutdown: Shutdown,
+}
+
+/// How a job ended, said once for each job.
+pub struct Outcome {
+    /// The job.
+    pub job: JobId,
+    /// How.
+    pub end: Result<End, Fault>,
+    /// How long each stage took.
+    pub times: Times,
+}
+
+/// How a job ended well.
+pub enum End {
+    /// A result was published.
+    Published(Box<Receipt>),
+    /// The same result had been published before, here.
+    AlreadyPublished(PathBuf),
+}
+
+/// What waiting for an outcome gives.
+pub enum Next {
+    /// One.
+    Outcome(Outcome),
+    /// None in this time.
+    Nothing,
+    /// None any more: the street is closed and empty.
+    Over,
+}
+
+/// The running stages.
+pub struct Street {
+    entrance: Option<Sender<Work<Input>>>,
+    outcomes: Receiver<Outcome>,
+    next: AtomicU64,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What every thread of the street knows.
+struct Shared {
+    order: Order,
+    facts: EngineFacts,
+    board: Board,
+    budget: Budget,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+    /// Jobs that have no outcome yet: since when, and whether they were claimed.
+    open: Mutex<BTreeMap<JobId, (Instant, JobState)>>,
+}
+
+/// The tail of the street as one thread sees it.
+#[derive(Clone)]
+struct Place {
+    shared: Arc<Shared>,
+    outcomes: Sender<Outcome>,
+}
+
+impl Street {
+    /// Opens the engine and starts the threads; returns once the engine is ready.
+    pub fn start(plan: Plan) -> Result<Street, Fault> {
+        let (ready, facts) = bounded(1);
+        let (to_device, prepared) = bounded(channels::TO_DEVICE);
+        let (to_finish, labelled) = bounded(channels::TO_FINISH);
+        let (to_deliver, finished) = bounded(channels::TO_DELIVER);
+        let (to_prepare, claimed) = bounded(channels::TO_PREPARE);
+        let (entrance, waiting) = bounded(channels::WAITING);
+        let (tell, outcomes) = bounded(channels::OUTCOMES);
+        let (place_known, place) = bounded::<Place>(1);
+
+        // The engine is opened on the thread that will own it, before there is anything for the thread to do.
+        let factory = plan.engine.clone();
+        let mut threads = vec![spawn("device", move || {
+            let engine = match open(&factory) {
+                Ok(opened) => {
+                    let _ = ready.send(Ok(opened.facts));
+                    opened.engine
+                }
+                Err(fault) => return drop(ready.send(Err(fault))),
+            };
+            if let Ok(place) = place.recv() {
+                device(&place, engine, &factory, &prepared, &to_finish);
+            }
+        })?];
+        let facts = select! {
+            recv(facts) -> facts => facts.unwrap_or_else(|_| Err(Fault::new(Code::InternalBug, "the device thread ended while opening the engine")))?,
+            recv(plan.shutdown.abandoning()) -> _ => return Err(Fault::new(Code::InternalShutdown, "while the model was being loaded")),
+        };
+        let shared = Arc::new(Shared {
+            budget: Budget::new(plan.order.host_memory, plan.metrics.clone()),
+            order: plan.order,
+            facts,
+            board: Board::new(plan.clock.clone()),
+            clock: plan.clock,
+            metrics: plan.metrics,
+            shutdown: plan.shutdown,
+            open: Mutex::default(),
+        });
+        let place = Place { shared: shared.clone(), outcomes: tell };
+        let _ = place_known.send(place.clone());
+
+        let here = place.clone();
+        threads.push(spawn("dispatcher", move || dispatch(&here, &waiting, &to_prepare))?);
+        for i in 0..plan.cores.prepare {
+            let (here, claimed, to_device) = (place.clone(), claimed.clone(), to_device.clone());
+            threads.push(spawn(&format!("prepare-{i}"), move || prepare(&here, &claimed, &to_device))?);
+        }
+        for i in 0..plan.cores.finish {
+            let (here, labelled, to_deliver) = (place.clone(), labelled.clone(), to_deliver.clone());
+            threads.push(spawn(&format!("finish-{i}"), move || finish(&here, &labelled, &to_deliver))?);
+        }
+        threads.push(spawn("deliver", move || deliver(&place, &finished))?);
+        Ok(Street { entrance: Some(entrance), outcomes, next: AtomicU64::new(1), shared, threads })
+    }
+
+    /// Puts a case in front of the street, whose files last changed at `since`; gives it back when the waiting line is full or the
+    /// street is closed.
+    pub fn submit(&self, input: Input, since: Instant) -> Result<JobId, Input> {
+        let Some(entrance) = &self.entrance else { return Err(input) };
+        let job = JobId(self.next.fetch_add(1, Ordering::Relaxed));
+        self.shared.opened(job, since);
+        let envelope = Envelope { job, since, permit: None, times: Times::default() };
+        entrance.try_send(Work { envelope, body: input }).map_err(|refused| {
+            self.shared.closed(job);
+            refused.into_inner().body
+        })?;
+        Ok(job)
+    }
+
+    /// Lets nothing more in. The outcomes end when everything inside has come out.
+    pub fn close(&mut self) {
+        self.entrance = None;
+    }
+
+    /// The next outcome, waited for at most `patience`.
+    pub fn outcome(&self, patience: Duration) -> Next {
+        match self.outcomes.recv_timeout(patience) {
+            Ok(outcome) => Next::Outcome(outcome),
+            Err(e) if e.is_timeout() => Next::Nothing,
+            Err(_) => Next::Over,
+        }
+    }
+
+    /// For `select!`: one message for each job that was submitted; disconnects after the last when the street is closed.
+    pub fn outcomes(&self) -> &Receiver<Outcome> {
+        &self.outcomes
+    }
+
+    /// What the engine turned out to be.
+    pub fn facts(&self) -> &EngineFacts {
+        &self.shared.facts
+    }
+
+    /// What is being done now.
+    pub fn board(&self) -> &Board {
+        &self.shared.board
+    }
+
+    /// Answers how old the oldest job without an outcome is.
+    pub fn oldest(&self) -> impl Fn() -> Duration + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move || {
+            let now = shared.clock.monotonic();
+            shared.lock().values().map(|(since, _)| now.saturating_duration_since(*since)).max().unwrap_or_default()
+        }
+    }
+
+    /// Waits until all threads have ended; outcomes nobody took are dropped. To be called after [`Street::close`].
+    pub fn join(mut self) {
+        self.close();
+        while self.outcomes.recv().is_ok() {}
+        for thread in self.threads.drain(..) {
+            // A stage thread panics only outside its guard; the hook has told about it.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, (Instant, JobState)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opened(&self, job: JobId, since: Instant) {
+        self.lock().insert(job, (since, JobState::Queued));
+        self.metrics.job_moved(None, Some(JobState::Queued));
+    }
+
+    fn claimed(&self, job: JobId) {
+        if let Some((_, state)) = self.lock().get_mut(&job) {
+            self.metrics.job_moved(Some(*state), Some(JobState::Working));
+            *state = JobState::Working;
+        }
+    }
+
+    fn closed(&self, job: JobId) {
+        if let Some((_, state)) = self.lock().remove(&job) {
+            self.metrics.job_moved(Some(state), None);
+        }
+    }
+}
+
+impl Place {
+    /// Runs a stage on a datum. `None`: it failed, panicked or is given up, and the outcome has been told.
+    fn step<I, O>(
+        &self,
+        seat: &Seat,
+        stage: Stage,
+        work: Work<I>,
+        run: impl FnOnce(I, &mut Envelope) -> Result<O, Fault>,
+    ) -> Option<Work<O>> {
+        let Work { mut envelope, body } = work;
+        if self.shared.shutdown.is_abandoning() {
+            self.end(envelope, Err(given_up()));
+            return None;
+        }
+        let start = self.shared.clock.monotonic();
+        seat.begin(stage, envelope.job);
+        let result = catch_unwind(AssertUnwindSafe(|| run(body, &mut envelope)));
+        seat.rest();
+        let took = self.shared.clock.monotonic().saturating_duration_since(start);
+        envelope.times.add(stage, took);
+        self.shared.metrics.stage_done(stage, took);
+        let result = result.unwrap_or_else(|_| {
+            self.shared.metrics.panicked(stage);
+            // What it said may stem from the input; the place is in the log.
+            Err(Fault::new(Code::InternalBug, format!("the stage `{}` panicked", stage.name())))
+        });
+        match result {
+            Ok(body) => Some(Work { envelope, body }),
+            Err(fault) => {
+                self.end(envelope, Err(fault));
+                None
+            }
+        }
+    }
+
+    /// Hands a datum to the next stage.
+    fn hand_on<T>(&self, stage: Stage, next: &Sender<Work<T>>, work: Work<T>) {
+        let start = self.shared.clock.monotonic();
+        if let Err(refused) = next.send(work) {
+            let fault = Fault::new(Code::InternalBug, format!("the stage after `{}` has ended", stage.name()));
+            self.end(refused.into_inner().envelope, Err(fault));
+        }
+        self.shared.metrics.backpressure(stage, self.shared.clock.monotonic().saturating_duration_since(start));
+    }
+
+    /// Tells how a job ended, after its memory was given back.
+    fn end(&self, envelope: Envelope, end: Result<End, Fault>) {
+        let Envelope { job, since, permit, times } = envelope;
+        drop(permit);
+        let shared = &self.shared;
+        let ended = match &end {
+            Ok(End::Published(_)) => {
+                shared.metrics.turnaround(shared.clock.monotonic().saturating_duration_since(since));
+                Ended::Published
+            }
+            Ok(End::AlreadyPublished(_)) => Ended::AlreadyPublished,
+            Err(fault) if fault.code == Code::InternalShutdown => Ended::Abandoned,
+            Err(fault) if fault.class == Class::Retryable => Ended::Retried,
+            Err(_) => Ended::Parked,
+        };
+        shared.metrics.job_ended(ended);
+        shared.closed(job);
+        let end = end.map_err(|fault| fault.of_job(job.to_string()));
+        // Nobody listens once the street's owner is gone.
+        let _ = self.outcomes.send(Outcome { job, end, times });
+    }
+}
+
+fn given_up() -> Fault {
+    Fault::new(Code::InternalShutdown, "")
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Fault> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(run)
+        .map_err(|e| Fault::new(Code::InternalBug, format!("no thread for `{name}`: {e}")).caused_by(e))
+}
+
+fn open(factory: &EngineFactory) -> Result<Opened, Fault> {
+    catch_unwind(AssertUnwindSafe(|| factory())).unwrap_or_else(|_| Err(Fault::new(Code::InternalBug, "opening the engine panicked")))
+}
+
+/// Claims one case after the other: waits for its memory, then for a prepare thread.
+fn dispatch(place: &Place, waiting: &Receiver<Work<Input>>, to_prepare: &Sender<Work<Input>>) {
+    let Shared { order, shutdown, budget, .. } = &*place.shared;
+    for mut work in waiting {
+        if shutdown.is_draining() {
+            place.end(work.envelope, Err(given_up()));
+            continue;
+        }
+        let need = match host_bytes(&work.body, &order.model.manifest) {
+            Ok(need) => need,
+            Err(fault) => {
+                place.end(work.envelope, Err(fault));
+                continue;
+            }
+        };
+        match budget.acquire(need, shutdown.draining()) {
+            Ok(permit) => work.envelope.permit = Some(permit),
+            Err(Denied::Stopped) => {
+                place.end(work.envelope, Err(given_up()));
+                continue;
+            }
+            Err(Denied::TooLarge { need, limit }) => {
+                place.end(work.envelope, Err(stages::too_large(need, limit)));
+                continue;
+            }
+        }
+        place.shared.claimed(work.envelope.job);
+        if let Err(refused) = to_prepare.send(work) {
+            place.end(refused.into_inner().envelope, Err(Fault::new(Code::InternalBug, "the prepare stage has ended")));
+        }
+    }
+}
+
+fn prepare(place: &Place, claimed: &Receiver<Work<Input>>, to_device: &Sender<Work<stages::Ready>>) {
+    let Shared { order, facts, board, .. } = &*place.shared;
+    let seat = board.seat();
+    for work in claimed {
+        let Some(work) = place.step(&seat, Stage::Read, work, |input, _| stages::read(input, order, facts)) else { continue };
+        let Work { envelope, body } = work;
+        let volume = match body {
+            Read::Volume(volume) => volume,
+            Read::AlreadyPublished(path) => {
+                place.end(envelope, Ok(End::AlreadyPublished(path)));
+                continue;
+            }
+        };
+        let work = Work { envelope, body: volume };
+        if let Some(work) = place.step(&seat, Stage::Prepare, work, |volume, _| stages::prepare(*volume, order)) {
+            place.hand_on(Stage::Prepare, to_device, work);
+        }
+    }
+}
+
+fn device(
+    place: &Place,
+    engine: Box<dyn Engine>,
+    factory: &EngineFactory,
+    prepared: &Receiver<Work<stages::Ready>>,
+    to_finish: &Sender<Work<stages::Labelled>>,
+) {
+    let Shared { order, board, shutdown, metrics, .. } = &*place.shared;
+    let seat = board.seat();
+    // Empty after a panic: what the engine held is not trusted any more.
+    let mut owned = Some(engine);
+    for work in prepared {
+        let done = place.step(&seat, Stage::Segment, work, |ready, _| {
+            let mut engine = match owned.take() {
+                Some(engine) => engine,
+                None => open(factory)?.engine,
+            };
+            let mut windows = 0;
+            let labelled = stages::segment(engine.as_mut(), ready, order, &mut |progress| {
+                metrics.windows((progress.done.saturating_sub(windows)) as u64);
+                windows = progress.done;
+                seat.progress(progress);
+                !shutdown.is_abandoning()
+            });
+            owned = Some(engine);
+            labelled.inspect(|l| metrics.voxels(l.labels.labels().len() as u64))
+        });
+        if let Some(work) = done {
+            place.hand_on(Stage::Segment, to_finish, work);
+        }
+    }
+}
+
+fn finish(place: &Place, labelled: &Receiver<Work<stages::Labelled>>, to_deliver: &Sender<Work<stages::Finished>>) {
+    let Shared { order, facts, board, clock, .. } = &*place.shared;
+    let seat = board.seat();
+    for work in labelled {
+        let done = place.step(&seat, Stage::Finish, work, |labelled, _| stages::finish(labelled, order, facts, clock.wall()));
+        if let Some(work) = done {
+            place.hand_on(Stage::Finish, to_deliver, work);
+        }
+    }
+}
+
+fn deliver(place: &Place, finished: &Receiver<Work<stages::Finished>>) {
+    let Shared { order, board, .. } = &*place.shared;
+    let seat = board.seat();
+    for work in finished {
+        if let Some(work) = place.step(&seat, Stage::Deliver, work, |finished, _| stages::deliver(finished, order)) {
+            place.end(work.envelope, Ok(End::Published(Box::new(work.body))));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Small CT series of nothing in particular.
+
+use sha2::{Digest, Sha256};
+use std::path::Path;
+use stunetd::dicom::Uid;
+use stunetd::dicom::ct_image::CtSeries;
+
+/// An axial series of 24 × 32 pixels a slice, 2 mm apart each way, every voxel of its own value.
+pub struct Ct {
+    number: u32,
+    slices: usize,
+}
+
+const SIZE: [usize; 2] = [24, 32];
+
+impl Ct {
+    pub fn new(number: u32, slices: usize) -> Ct {
+        Ct { number, slices }
+    }
+
+    /// All slices, into a folder.
+    pub fn write(&self, folder: &Path) {
+        (0..self.slices).for_each(|slice| self.write_slice(folder, slice));
+    }
+
+    /// One slice, moved into its place whole.
+    pub fn write_slice(&self, folder: &Path, slice: usize) {
+        let uid = |role: &str| Uid::from_digest(&Sha256::digest(format!("test ct {} {role}", self.number)).into());
+        let series = CtSeries {
+            // Canaries: nothing that the daemon writes but DICOM objects may hold them.
+            patient_name: "CANARY^NAME",
+            patient_id: "CANARY-ID",
+            patient_age: "042Y",
+            study_uid: uid("study"),
+            series_uid: uid("series"),
+            frame_of_reference_uid: uid("frame of reference"),
+            study_description: "CANARY STUDY",
+            series_description: "CANARY SERIES",
+            body_part: "ABDOMEN",
+            date: "20260102",
+            time: "030405",
+            size: SIZE.map(|n| n as u16),
+            pixel_spacing: [2.0, 2.0],
+            slice_thickness: 2.0,
+            orientation: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+        };
+        // Half air, half soft tissue, as a histogram of HU has it.
+        let hu: Vec<i16> = (0..SIZE[0] * SIZE[1])
+            .map(|i| if i % SIZE[1] < 12 { -1000 + (i % 7) as i16 } else { 40 + ((i + slice + self.number as usize) % 13) as i16 })
+            .collect();
+        let file = series.image(&uid(&format!("instance {slice}")), slice as u32 + 1, [-32.0, -24.0, 2.0 * slice as f64], &hu);
+        let name = format!("{}-{slice}.dcm", self.number);
+        stunetd::sys::durable::write_file(&folder.join(name), &file).expect("written");
+    }
+}
