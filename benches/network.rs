@@ -7,6 +7,7 @@
 //! two for each multiply-accumulate of the convolutions, full-resolution head only.
 
 use clap::Parser;
+use std::rc::Rc;
 use std::time::Instant;
 use stunetd::stunet::{Architecture, Network, Precision, Size};
 use tch::{Device, Kind, Tensor};
@@ -37,6 +38,9 @@ struct Options {
     /// Without the segmentation head.
     #[arg(long)]
     features: bool,
+    /// Also what follows the network in each window: head, softmax and weighted sum, and the sum of features.
+    #[arg(long)]
+    sums: bool,
     /// One JSON document instead of a table.
     #[arg(long)]
     json: bool,
@@ -117,10 +121,13 @@ fn main() {
     for &size in &options.size {
         let architecture = Architecture::named(size, 1, options.classes, Architecture::OFFICIAL_STRIDES);
         for &precision in &options.precision {
-            let network = random(&architecture, device, precision);
+            let network = Rc::new(random(&architecture, device, precision));
             let input = Tensor::randn([1, 1, x as i64, y as i64, z as i64], (Kind::Float, Device::Cpu));
             let name = network.precision().name();
             let features = options.features;
+            if options.sums {
+                rows.extend(sums(&network, [x, y, z]));
+            }
             rows.push(Row {
                 what: format!("STU-Net-{size}"),
                 precision: name,
@@ -140,6 +147,31 @@ fn main() {
         }
     }
     report(&rows, &options);
+}
+
+/// What is done with a window's features; its FLOP are the head's, where there is one.
+fn sums(network: &Rc<Network>, patch: [usize; 3]) -> [Row; 2] {
+    let [x, y, z] = patch.map(|edge| edge as i64);
+    let architecture = network.architecture();
+    let (dims, classes) = (architecture.dims[0] as i64, architecture.num_classes as i64);
+    let device = network.device();
+    let features = network.features(&Tensor::randn([1, 1, x, y, z], (Kind::Float, device))).expect("features");
+    let weights = Tensor::rand([x, y, z], (Kind::Float, device));
+    let row = |what: &str, channels: i64, flop: i64, add: fn(&Network, &Tensor, &Tensor, &mut Tensor)| {
+        let (network, features, weights) = (Rc::clone(network), features.shallow_clone(), weights.shallow_clone());
+        let sums = Tensor::zeros([x, y, z, channels], (Kind::Float, device));
+        let precision = network.precision().name();
+        let work = Box::new(move || {
+            let mut sums = sums.shallow_clone();
+            add(&network, &features, &weights, &mut sums);
+            sums
+        });
+        Row { what: what.into(), precision, flop: (flop * x * y * z) as f64, best: f64::INFINITY, cpu: f64::INFINITY, work }
+    };
+    [
+        row("probabilities", classes, 2 * dims * classes, |n, f, w, s| n.add_probabilities(f, w, s).expect("sum")),
+        row("features", dims, 2 * dims, |n, f, w, s| n.add_features(f, w, s).expect("sum")),
+    ]
 }
 
 fn report(rows: &[Row], options: &Options) {

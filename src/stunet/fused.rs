@@ -5,6 +5,10 @@
 //! the two equal. Sums run over fixed parts of the data in a fixed order, so a result does not depend on the number of
 //! threads.
 
+mod sums;
+
+pub(super) use sums::{Head, add_features, add_probabilities};
+
 use super::Error;
 use super::shim::parallel;
 use super::simd::{self, Bf16, Element, Kernel, LANES};

@@ -1,10 +1,10 @@
 //! A network with its weights on a device, for inference.
 
 use super::layers::{Layers, Observer, Probe, channels_last};
-use super::{Architecture, Error, Precision, shim, tensor_file};
+use super::{Architecture, Error, Precision, fused, shim, tensor_file};
 use std::collections::HashMap;
 use std::path::Path;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// The patch that convolution weights are laid out for; others work too.
 const TYPICAL_PATCH: [usize; 3] = [128; 3];
@@ -15,6 +15,8 @@ pub struct Network {
     device: Device,
     precision: Precision,
     layers: Layers,
+    /// The head for the fused sums; none where the plain operators run.
+    head: Option<fused::Head>,
 }
 
 impl Network {
@@ -40,6 +42,11 @@ impl Network {
         let precision = precision.resolve(device)?;
         shim::allow_tf32(false)?;
         shim::let_waiting_threads_sleep();
+        let fused = device == Device::Cpu && precision != Precision::F64;
+        let head = match (tensors.get("seg_outputs.4.weight"), tensors.get("seg_outputs.4.bias")) {
+            (Some(weight), Some(bias)) if fused => Some(fused::Head::new(weight, bias)?),
+            _ => None,
+        };
         let layers = tch::no_grad(|| {
             let mut layers = Layers::build(architecture, &mut |name, shape| {
                 let missing = || Error::Input(format!("parameter {name} is missing"));
@@ -50,12 +57,12 @@ impl Network {
                 let tensor = tensor.f_detach()?.f_to_device(device)?.f_to_kind(kind)?;
                 if shape.len() == 5 { channels_last(tensor) } else { Ok(tensor) }
             })?;
-            if device == Device::Cpu && precision != Precision::F64 {
+            if fused {
                 layers.optimise(architecture, TYPICAL_PATCH)?;
             }
             Ok::<_, Error>(layers)
         })?;
-        Ok(Network { architecture: architecture.clone(), device, precision, layers })
+        Ok(Network { architecture: architecture.clone(), device, precision, layers, head })
     }
 
     /// The network's shape.
@@ -117,6 +124,39 @@ impl Network {
     /// `[N, classes, ...]`, f32 (f64 with [`Precision::F64`]).
     pub fn head(&self, features: &Tensor) -> Result<Tensor, Error> {
         tch::no_grad(|| self.layers.head(4, &features.f_to_device(self.device)?, &mut Probe(None)))
+    }
+
+    /// Adds `softmax(head(features)) * weights` to `sums`: a window's share of the averaged probabilities. On the CPU in one
+    /// pass, without logits or probabilities in memory.
+    ///
+    /// `features` is `[1, dims[0], z, y, x]` as [`features`](Self::features) gives it, or some of its slices; `weights` f32
+    /// `[z, y, x]`, contiguous; `sums` f32 `[z, y, x, classes]`, which may be a block of a larger tensor. All on the
+    /// network's device.
+    pub fn add_probabilities(&self, features: &Tensor, weights: &Tensor, sums: &mut Tensor) -> Result<(), Error> {
+        tch::no_grad(|| match &self.head {
+            Some(head) => fused::add_probabilities(head, features, weights, sums),
+            None => {
+                let logits = self.layers.head(4, features, &mut Probe(None))?;
+                let probabilities = logits.f_softmax(1, self.precision.wide_kind())?.f_to_kind(Kind::Float)?;
+                Network::add(&probabilities, weights, sums)
+            }
+        })
+    }
+
+    /// Adds `features * weights` to `sums` `[z, y, x, dims[0]]`; layouts as for
+    /// [`add_probabilities`](Self::add_probabilities).
+    pub fn add_features(&self, features: &Tensor, weights: &Tensor, sums: &mut Tensor) -> Result<(), Error> {
+        tch::no_grad(|| match &self.head {
+            Some(_) => fused::add_features(features, weights, sums),
+            None => Network::add(&features.f_to_kind(Kind::Float)?, weights, sums),
+        })
+    }
+
+    /// The plain twin of the fused sums: `values` `[1, c, z, y, x]`.
+    fn add(values: &Tensor, weights: &Tensor, sums: &mut Tensor) -> Result<(), Error> {
+        let voxels_first = values.f_squeeze_dim(0)?.f_permute([1, 2, 3, 0])?;
+        let _ = sums.f_addcmul_(&voxels_first, &weights.f_unsqueeze(-1)?)?;
+        Ok(())
     }
 
     /// Checks the shape and brings the image to the network's device, kind and layout.

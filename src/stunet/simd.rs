@@ -15,11 +15,11 @@ pub(super) fn run<K: Kernel>(kernel: K) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::is_x86_feature_detected as has;
-        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+        if has!("fma") && has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
             // SAFETY: the CPU has these features.
             return unsafe { with_avx512(kernel) };
         }
-        if has!("avx2") {
+        if has!("avx2") && has!("fma") {
             // SAFETY: the CPU has this feature.
             return unsafe { with_avx2(kernel) };
         }
@@ -28,13 +28,13 @@ pub(super) fn run<K: Kernel>(kernel: K) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
 fn with_avx512<K: Kernel>(kernel: K) {
     kernel.run();
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 fn with_avx2<K: Kernel>(kernel: K) {
     kernel.run();
 }

@@ -185,6 +185,38 @@ fn weights_are_read_from_safetensors() {
 }
 
 #[test]
+fn sums_over_windows_agree_with_logits() {
+    // Odd numbers of classes and features, rows that do not fill the kernels' groups, sums inside a larger tensor.
+    for (classes, base) in [(2, 1), (5, 4), (16, 16), (105, 16), (33, 7)] {
+        let architecture = Architecture { dims: [base; 6], ..Architecture::named(Size::S, 1, classes, Architecture::OFFICIAL_STRIDES) };
+        let weights = |shape: Vec<i64>| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        // Scaled, so that logits are small enough for f32 to hold probabilities to 1e-6.
+        let scaled = |shape: Vec<i64>| weights(shape.clone()) / (shape[1..].iter().product::<i64>() as f64).sqrt();
+        let params: HashMap<_, _> = architecture.state_dict().into_iter().map(|(name, shape)| (name, scaled(shape))).collect();
+        for precision in [Precision::F32, Precision::F64, Precision::Auto] {
+            let network = Network::from_tensors(copy(&params), &architecture, Device::Cpu, precision).expect("network");
+            let features = network.features(&weights(vec![1, 1, 16, 16, 64])).expect("features").narrow(2, 3, 5);
+            let scale = Tensor::rand([5, 16, 64], (Kind::Float, Device::Cpu));
+            let check = |name: &str, values: &Tensor, add: &dyn Fn(&mut Tensor)| {
+                let values = values.to_kind(Kind::Double).squeeze_dim(0).permute([1, 2, 3, 0]);
+                let before = Tensor::randn([6, 20, 70, values.size()[3]], (Kind::Float, Device::Cpu));
+                let sums = before.copy();
+                add(&mut sums.narrow(0, 1, 5).narrow(1, 3, 16).narrow(2, 2, 64));
+                let expected = before.to_kind(Kind::Double);
+                let mut block = expected.narrow(0, 1, 5).narrow(1, 3, 16).narrow(2, 2, 64);
+                let _ = block.g_add_(&(values * scale.unsqueeze(-1)));
+                let worst = (sums.to_kind(Kind::Double) - &expected).abs().max().double_value(&[]);
+                let allowed = 1e-6 * expected.abs().max().double_value(&[]);
+                assert!(worst <= allowed, "{name}, {classes} classes, {base} features, {precision}: {worst:e} > {allowed:e}");
+            };
+            let probabilities = network.head(&features).expect("head").softmax(1, Kind::Double);
+            check("probabilities", &probabilities, &|sums| network.add_probabilities(&features, &scale, sums).expect("fits"));
+            check("features", &features, &|sums| network.add_features(&features, &scale, sums).expect("fits"));
+        }
+    }
+}
+
+#[test]
 fn logits_of_a_tensor_in_a_file() {
     let path = need!(golden("nnunet/predictor_weights.safetensors"), "golden not here");
     let architecture = Architecture::infer(&shapes(&params(&Tensors::open(&path), "")), Architecture::OFFICIAL_STRIDES).expect("a STU-Net");
