@@ -9,7 +9,7 @@ codes! {
     ConfigListen, "config.can_not_listen", Fatal, "The address for HTTP can not be used.", "Choose another `http.listen`, or end the program that uses it.";
     ConfigInputMissing, "config.input_missing", Fatal, "The input path does not exist or can not be read.", "Check the path and its permissions.";
     // ---- input files
-    InputNotDicom, "input.not_dicom", Poison, "There is no DICOM image in the input.", "Give a folder with CT or PET instances, or a NIfTI file.";
+    InputNotDicom, "input.not_dicom", Poison, "This is not DICOM.", "Give a folder with CT or PET instances, or a NIfTI file.";
     InputEmptyFile, "input.empty_file", Poison, "The file is empty.", "Copy the file again; the transfer may not have finished.";
     InputSpecialFile, "input.special_file", Poison, "The path is a link, a pipe, a socket or a device, not a regular file.", "Put regular files into the folder.";
     InputUnreadableFile, "input.unreadable_file", Poison, "The file can not be opened or read.", "Check the file's permissions and mount.";

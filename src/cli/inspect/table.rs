@@ -30,6 +30,9 @@ pub fn print(report: &Report) -> io::Result<()> {
         lines.push("files not used (names: --json)".into());
         lines.extend(counts.iter().map(|(code, (count, meaning))| format!("  {count:>6}  {code}: {meaning}")));
     }
+    if report.volumes.is_empty() && report.rejected.is_empty() {
+        lines.push("no CT or PET image here; give a folder with DICOM images, or a NIfTI file".into());
+    }
     let held = report.volumes.iter().filter(|v| !v.segmentable).count();
     lines.push(format!(
         "{} accepted, {held} shown only, {} refused, {} files not used",

@@ -2,7 +2,7 @@
 
 use super::maker::{Encoding, ct_slice, file, text, with};
 use crate::need;
-use crate::support::{data, on_path, shared};
+use crate::support::{data, on_path, schema, shared};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,6 +11,12 @@ fn inspect(arguments: &[&str], input: &Path) -> (Output, Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_stunetd")).arg("inspect").arg(input).args(arguments).output().expect("stunetd");
     let json = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     (output, json)
+}
+
+/// Holds an answer against `docs/json/inspect.schema.json`.
+fn conforms(json: &Value) {
+    let text = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/json/inspect.schema.json")).expect("schema");
+    assert_eq!(schema::violations(&serde_json::from_slice(&text).expect("schema"), json), Vec::<String>::new());
 }
 
 /// A python that can write DICOM: `$STUNETD_PYTHON`, else `python3`.
@@ -54,6 +60,7 @@ fn a_study_is_shown_for_people_and_for_scripts() {
     std::fs::write(folder.path().join("notes.txt"), b"hello").expect("write");
     let (output, json) = inspect(&["--json"], folder.path());
     assert_eq!(output.status.code(), Some(0), "a text file beside the images is nothing to refuse: {json}");
+    conforms(&json);
     let volume = &json["volumes"][0];
     assert_eq!(volume["shape_ijk"], serde_json::json!([6, 4, 4]));
     assert_eq!(volume["spacing_ijk"], serde_json::json!([0.7, 0.8, 5.0]));
@@ -77,6 +84,7 @@ fn refusals_say_what_to_do_and_control_characters_do_nothing() {
     let (output, json) = inspect(&["--json"], folder.path());
     assert_eq!((output.status.code(), &json["rejected"][0]["code"]), (Some(1), &Value::from("series.missing_slice")));
     assert_eq!(json["rejected"][0]["files"], 6);
+    conforms(&json);
     let (output, _) = inspect(&[], folder.path());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("next: Send the missing slice") && !text.contains('\x1b'), "{text}");
@@ -84,6 +92,7 @@ fn refusals_say_what_to_do_and_control_characters_do_nothing() {
     assert_eq!((output.status.code(), &json["volumes"][0]["uniform_spacing"]), (Some(0), &Value::from(false)));
     assert_eq!(json["volumes"][0]["slice_positions_along_normal"], serde_json::json!([0.0, 5.0, 10.0, 20.0, 25.0, 30.0]));
     assert_eq!(json["volumes"][0]["warnings"], serde_json::json!(["missing_slice"]));
+    conforms(&json);
 }
 
 #[test]
@@ -118,6 +127,8 @@ fn volumes_go_to_nifti_and_come_back() {
         }
     }
     assert_eq!(again["volumes"][0]["quantity"], "unknown");
+    conforms(&dicom);
+    conforms(&again);
 }
 
 #[test]
