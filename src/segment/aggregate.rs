@@ -46,16 +46,18 @@ enum Summed {
     Probabilities,
 }
 
-/// Bytes of outputs that are worked on at once on the CPU: about what stays in the caches.
-const CPU_SLAB_BYTES: usize = 32 << 20;
-/// The same on a CUDA device.
-const CUDA_SLAB_BYTES: usize = 512 << 20;
+/// Bytes of outputs that are averaged at once on the CPU: about what stays in the caches.
+pub(super) const CPU_SLAB_BYTES: usize = 32 << 20;
+/// Bytes of a window's outputs that are worked on at once: threads want parts of some size.
+pub(super) const WINDOW_BYTES: usize = 128 << 20;
+/// Bytes of outputs that are averaged at once on a CUDA device.
+pub(super) const CUDA_SLAB_BYTES: usize = 256 << 20;
 
 /// Runs all windows of `tiling` over `input` (f32 `[channel, z, y, x]` of the padded grid) and gives every slice of the grid
 /// without padding to `sink`. `progress` is called after every window and stops the run by answering `false`.
 pub fn aggregate(
     network: &Network,
-    input: &Tensor,
+    input: Tensor,
     tiling: &Tiling,
     blending: &Blending,
     sink: &mut dyn SlabSink,
@@ -63,11 +65,12 @@ pub fn aggregate(
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<(), SegmentError> {
     let _no_gradients = tch::no_grad_guard();
+    let image = input.f_to_device(network.device())?;
+    drop(input);
     let mut run = Run::new(network, tiling, blending)?;
-    let input = input.f_to_device(network.device())?;
     let starts = &tiling.starts[0];
     for (row, &z) in starts.iter().enumerate() {
-        run.row(&input, z, timings, progress)?;
+        run.row(&image, z, timings, progress)?;
         let end = starts.get(row + 1).copied().unwrap_or(tiling.padded[0]);
         run.release(z..end, sink, timings)?;
         if row + 1 < starts.len() {
@@ -89,8 +92,9 @@ struct Run<'a> {
     weights_of_copy: Tensor,
     /// Axes to flip, for each copy.
     copies: Vec<Vec<i64>>,
-    /// Slices of outputs worked on at once.
+    /// Slices of the grid whose outputs are worked on at once, and slices of a window.
     slab: usize,
+    slab_of_window: usize,
     timer: Timer,
     done: usize,
 }
@@ -112,11 +116,11 @@ impl<'a> Run<'a> {
         };
         let copies = copies(&blending.mirror_axes)?;
         let weights = Tensor::f_from_slice(&table)?.f_view(tiling.patch.map(|p| p as i64))?.f_to_device(blending.sums_on)?;
-        let bytes = match blending.sums_on {
+        let slices = |bytes: usize, edges: [usize; 3]| (bytes / (edges[1] * edges[2] * outputs * size_of::<f32>())).max(1);
+        let slab_bytes = match network.device() {
             Device::Cuda(_) => CUDA_SLAB_BYTES,
             _ => CPU_SLAB_BYTES,
         };
-        let slice = tiling.padded[1] * tiling.padded[2] * outputs * size_of::<f32>();
         Ok(Run {
             network,
             tiling,
@@ -126,7 +130,8 @@ impl<'a> Run<'a> {
             weights_of_copy: weights.f_div_scalar(copies.len() as f64)?,
             weights,
             copies,
-            slab: (bytes / slice).max(1),
+            slab: slices(slab_bytes, tiling.padded),
+            slab_of_window: slices(WINDOW_BYTES, tiling.patch),
             timer: Timer::new(network.device())?,
             done: 0,
         })
@@ -189,7 +194,7 @@ impl<'a> Run<'a> {
         let step = match self.summed {
             Summed::Features => depth,
             // Outputs of a whole window can be larger than all else: some slices at a time.
-            Summed::Logits | Summed::Probabilities => self.slab,
+            Summed::Logits | Summed::Probabilities => self.slab_of_window,
         };
         for first in (0..depth).step_by(step) {
             let slices = step.min(depth - first);

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 /// Bytes that one thread copies at a time.
 const COPY_BYTES: usize = 1 << 20;
 /// Bytes of interpolated outputs that a device holds at once.
-const DEVICE_BYTES: usize = 512 << 20;
+pub(super) const DEVICE_BYTES: usize = 256 << 20;
 
 /// Hands slabs to the [`Exporter`] slice by slice.
 pub struct HostLabels {
@@ -176,6 +176,7 @@ impl DeviceLabels {
 
 impl SlabSink for DeviceLabels {
     fn slab(&mut self, values: &Tensor) -> Result<(), SegmentError> {
+        let values = &values.f_to_device(self.device)?;
         let held = match self.held.take() {
             Some(held) => Tensor::f_cat(&[&held, values], 0)?,
             None => values.shallow_clone(),

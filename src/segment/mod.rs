@@ -5,17 +5,23 @@
 
 pub mod aggregate;
 mod decision;
+mod device;
 mod engine;
 mod error;
 pub mod export;
 pub mod gaussian;
 pub mod label_sinks;
+mod memory;
 pub mod postprocess;
 mod sums;
 pub mod tiles;
 mod timings;
+mod torch_engine;
 
 pub use decision::Decision;
+pub use device::DeviceChoice;
 pub use engine::{Engine, Progress, SegmentOptions};
 pub use error::SegmentError;
+pub use memory::{Grids, MemoryLimits, MemoryNeed, Placement, bytes_needed};
 pub use timings::Timings;
+pub use torch_engine::TorchEngine;

@@ -1,6 +1,7 @@
 //! The sliding window against the reference's goldens and against a plain twin that keeps the whole volume.
 
 use crate::need;
+use crate::support::made::{noise, weights};
 use crate::support::{Tensors, golden};
 use std::collections::HashMap;
 use stunetd::models::{Aggregation, Region};
@@ -69,7 +70,7 @@ impl Study<'_> {
             seen.push(p);
             true
         };
-        aggregate(self.network, &self.input(&tiling), &tiling, &blending, sink, &mut timings, &mut progress).expect("aggregation");
+        aggregate(self.network, self.input(&tiling), &tiling, &blending, sink, &mut timings, &mut progress).expect("aggregation");
         let of = tiling.windows() << self.mirror_axes.len();
         assert_eq!(seen, (1..=of).map(|done| Progress { done, of }).collect::<Vec<_>>());
         assert_eq!(timings.windows, of);
@@ -135,47 +136,21 @@ impl Study<'_> {
     }
 }
 
-/// Numbers that look random, the same everywhere: roughly normal.
-fn noise(seed: u64) -> impl FnMut() -> f32 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        (0..4)
-            .map(|_| {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-            })
-            .sum::<f32>()
-            * 1.7
-    }
-}
-
 /// A small network with weights made from a seed.
 fn small_network(channels: usize, classes: usize, width: usize) -> Network {
-    let architecture = Architecture {
+    let architecture = small_architecture(channels, classes, width);
+    Network::from_tensors(weights(&architecture, classes as u64), &architecture, Device::Cpu, Precision::F32).expect("network")
+}
+
+fn small_architecture(channels: usize, classes: usize, width: usize) -> Architecture {
+    Architecture {
         in_channels: channels,
         num_classes: classes,
         dims: [width, 6, 8, 8, 8, 8],
         depth: [1; 6],
         kernels: [[3; 3]; 6],
         strides: [[2, 2, 2], [2, 2, 2], [1, 1, 2], [1, 1, 1], [1, 1, 1]],
-    };
-    let mut noise = noise(classes as u64);
-    let tensors: HashMap<String, Tensor> = architecture
-        .state_dict()
-        .into_iter()
-        .map(|(name, shape)| {
-            let fan_in = shape[1..].iter().product::<i64>().max(1) as f32;
-            let (mean, scale) = match name.as_str() {
-                name if name.contains("norm") && name.ends_with("weight") => (1.0, 0.2),
-                name if name.ends_with("bias") => (0.0, 0.2),
-                name if name.starts_with("seg_outputs") => (0.0, 1.5),
-                _ => (0.0, (2.0 / fan_in).sqrt()),
-            };
-            let values: Vec<f32> = (0..shape.iter().product()).map(|_| mean + scale * noise()).collect();
-            (name, Tensor::from_slice(&values).view(shape.as_slice()))
-        })
-        .collect();
-    Network::from_tensors(tensors, &architecture, Device::Cpu, Precision::F32).expect("network")
+    }
 }
 
 fn labels_of(outputs: &[f32], classes: usize) -> Vec<f64> {
@@ -281,11 +256,11 @@ fn progress_can_stop_a_study() {
     let input = Tensor::from_slice(&image).view([1, 8, 40, 16]);
     let mut keep = Keep::default();
     let mut timings = Timings::default();
-    let stopped = aggregate(&network, &input, &tiling, &blending, &mut keep, &mut timings, &mut |p| p.done < 3);
+    let stopped = aggregate(&network, input.shallow_clone(), &tiling, &blending, &mut keep, &mut timings, &mut |p| p.done < 3);
     assert!(matches!(stopped, Err(SegmentError::Stopped { done: 3, of: 8 })), "{stopped:?}");
     assert!(keep.0.is_empty());
     let blending = Blending { mirror_axes: vec![3], ..blending };
-    assert!(aggregate(&network, &input, &tiling, &blending, &mut keep, &mut timings, &mut |_| true).is_err());
+    assert!(aggregate(&network, input.shallow_clone(), &tiling, &blending, &mut keep, &mut timings, &mut |_| true).is_err());
 }
 
 /// The network of the predictor goldens.

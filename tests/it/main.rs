@@ -9,6 +9,7 @@ mod decode;
 mod delivery;
 mod dicom_input;
 mod docs;
+mod engine;
 mod models;
 mod network;
 mod nifti;

@@ -1,0 +1,129 @@
+//! How much memory a study needs, said before any is reserved.
+
+use super::SegmentError;
+use super::aggregate::{CPU_SLAB_BYTES, CUDA_SLAB_BYTES, WINDOW_BYTES};
+use super::label_sinks::DEVICE_BYTES;
+use crate::models::{Aggregation, Manifest};
+
+/// Full-resolution tensors of the first stage's width that are alive at once in the network's last stage.
+const LIVE_TENSORS: u64 = 7;
+/// libtorch's code and its own tables, convolution scratch space.
+const LIBRARY_BYTES: u64 = 400 << 20;
+
+/// The grids of a study, voxels along each axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grids {
+    /// The network's grid (`Prepared::shape`).
+    pub network: [usize; 3],
+    /// The cropped grid that labels are made on (`WayBack::cropped`).
+    pub cropped: [usize; 3],
+    /// The source grid (`WayBack::source_shape`).
+    pub source: [usize; 3],
+}
+
+/// Where and how a study would run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// On a CUDA device instead of the CPU.
+    pub cuda: bool,
+    /// Bytes of a number in the network: 4 for f32, 2 for bf16 and f16.
+    pub number: usize,
+    /// Windows that the network gets at once.
+    pub batch: usize,
+    /// Sums on the host although the network is on a device.
+    pub sums_on_host: bool,
+}
+
+/// Bytes that a study needs at its peak, the model's weights included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryNeed {
+    /// Of the host.
+    pub host: u64,
+    /// Of the CUDA device; 0 on the CPU.
+    pub device: u64,
+}
+
+/// Most bytes that may be used; `None`: no limit is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryLimits {
+    /// Of the host.
+    pub host: Option<u64>,
+    /// Of the CUDA device.
+    pub device: Option<u64>,
+}
+
+/// What [`super::TorchEngine`] needs at its peak to segment a study with a model, from the manifest alone. An estimate from above
+/// for the parts that grow with study and model; it saturates instead of overflowing.
+pub fn bytes_needed(manifest: &Manifest, grids: &Grids, placement: &Placement) -> MemoryNeed {
+    let architecture = &manifest.architecture;
+    let patch = manifest.inference.patch;
+    let padded: [usize; 3] = std::array::from_fn(|a| grids.network[a].max(patch[a]));
+    let outputs = architecture.num_classes;
+    let summed = match manifest.inference.aggregation {
+        Aggregation::Softmax => outputs,
+        Aggregation::Logits => outputs.min(architecture.dims[0]),
+    };
+    let number = placement.number as u64;
+    let image = product(&[architecture.in_channels, voxels(padded), 4]);
+    let weights = manifest.weights.parameters.saturating_mul(number.max(4));
+    let activations =
+        product(&[voxels(patch), architecture.dims[0], placement.batch.max(1)]).saturating_mul(number).saturating_mul(LIVE_TENSORS);
+    let table = product(&[voxels(patch), 4, 2]);
+    let sums = product(&[patch[0], padded[1], padded[2], summed.saturating_add(1), 4]);
+    // The outputs of some slices: averaged, through the head, on their way to labels.
+    let slice = product(&[padded[1], padded[2], outputs, 4]);
+    let slabs = |bytes: usize| slice.max(bytes as u64).saturating_mul(3).saturating_add(WINDOW_BYTES as u64 * 2);
+    let label = if manifest.labels.max_value() > 255 { 2 } else { 1 };
+    let labels = product(&[voxels(grids.cropped), label]).saturating_add(product(&[voxels(grids.source), label]));
+    let sum = |parts: &[u64]| parts.iter().fold(0u64, |a, &b| a.saturating_add(b));
+    let host = sum(&[image, labels, LIBRARY_BYTES]);
+    if !placement.cuda {
+        // Two slices are held to interpolate between, a third is filled.
+        let held = slice.saturating_mul(3);
+        return MemoryNeed { host: sum(&[host, image, weights, activations, table, sums, slabs(CPU_SLAB_BYTES), held]), device: 0 };
+    }
+    let interpolated = product(&[grids.cropped[1].max(padded[1]), grids.cropped[2].max(padded[2]), outputs, 4]);
+    let interpolated = interpolated.max(DEVICE_BYTES as u64).saturating_mul(3);
+    let device = sum(&[image, weights, activations, slabs(CUDA_SLAB_BYTES), interpolated, LIBRARY_BYTES]);
+    let blending = table.saturating_add(sums);
+    match placement.sums_on_host {
+        true => MemoryNeed { host: host.saturating_add(blending), device },
+        false => MemoryNeed { host, device: device.saturating_add(blending) },
+    }
+}
+
+impl MemoryNeed {
+    /// Refuses what exceeds the limits, with the numbers.
+    pub fn check(&self, limits: &MemoryLimits, network: [usize; 3]) -> Result<(), SegmentError> {
+        let one = |name: &str, needed: u64, limit: Option<u64>| match limit {
+            Some(limit) if needed > limit => Err(SegmentError::TooLarge {
+                what: format!("{name} memory for a grid of {} × {} × {} voxels", network[0], network[1], network[2]),
+                needed: needed.div_ceil(1 << 20),
+                limit: limit >> 20,
+            }),
+            _ => Ok(()),
+        };
+        one("host", self.host, limits.host)?;
+        one("device", self.device, limits.device)
+    }
+}
+
+/// The placement on a CUDA device with the largest batch that fits its limit; sums go to the host where even single windows
+/// leave no room for them.
+pub(super) fn place_on_device(manifest: &Manifest, grids: &Grids, number: usize, limits: &MemoryLimits) -> Placement {
+    let single = Placement { cuda: true, number, batch: 1, sums_on_host: false };
+    let fits = |placement: &Placement| limits.device.is_none_or(|limit| bytes_needed(manifest, grids, placement).device <= limit);
+    [8, 4, 2, 1]
+        .into_iter()
+        .map(|batch| Placement { batch, ..single })
+        .find(|placement| fits(placement))
+        .unwrap_or(Placement { sums_on_host: true, ..single })
+}
+
+fn voxels(shape: [usize; 3]) -> usize {
+    shape.iter().fold(1, |a, &b| a.saturating_mul(b))
+}
+
+fn product(factors: &[usize]) -> u64 {
+    factors.iter().fold(1u64, |a, &b| a.saturating_mul(b as u64))
+}

@@ -1,0 +1,198 @@
+//! The engine on libtorch.
+
+use super::aggregate::{Blending, aggregate};
+use super::export::Exporter;
+use super::label_sinks::{DeviceLabels, HostLabels};
+use super::memory::{Grids, MemoryLimits, Placement, bytes_needed, place_on_device};
+use super::postprocess::postprocess;
+use super::tiles::Tiling;
+use super::{Decision, DeviceChoice, Engine, Progress, SegmentError, SegmentOptions, Timings};
+use crate::fault::Fault;
+use crate::models::{Generation, Manifest};
+use crate::stunet::{Network, Precision, cuda_memory};
+use crate::sys::clock::Stopwatch;
+use crate::volume::{LabelMap, Labels, Prepared};
+use tch::{Device, Tensor};
+
+/// Share of a CUDA device's free memory that a study may use where no limit is given.
+const FREE_SHARE: f64 = 0.9;
+
+/// A model on a device. It stays on the thread that opened it, and so do its tensors.
+pub struct TorchEngine {
+    network: Network,
+    manifest: Manifest,
+    limits: MemoryLimits,
+    timings: Timings,
+}
+
+impl TorchEngine {
+    /// Loads a model's weights onto a device.
+    ///
+    /// `threads`: threads of one libtorch operation on this thread; `None` leaves libtorch's own choice.
+    ///
+    /// # Errors
+    /// `device.unavailable` for a device or precision that is not there, `model.*` for weights that do not fit the manifest,
+    /// `device.out_of_memory`.
+    pub fn open(model: &Generation, device: DeviceChoice, precision: Precision, threads: Option<usize>) -> Result<TorchEngine, Fault> {
+        if let Some(threads) = threads {
+            tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
+        }
+        let manifest = &model.manifest;
+        let device = device.resolve()?;
+        let network = Network::open(&model.weights(), &manifest.architecture, device, precision)?;
+        TorchEngine::new(network, manifest.clone())
+    }
+
+    /// An engine around a network that is open already.
+    ///
+    /// # Errors
+    /// `model.bad_manifest` when the patch does not fit the architecture; `internal.bug` when the network is not the manifest's.
+    pub fn new(network: Network, manifest: Manifest) -> Result<TorchEngine, Fault> {
+        if *network.architecture() != manifest.architecture {
+            return Err(SegmentError::Inconsistent("the network is not the one that the manifest describes".into()).into());
+        }
+        let patch = manifest.architecture.check_patch(manifest.inference.patch);
+        patch.map_err(|e| SegmentError::Network(e.into()))?;
+        Ok(TorchEngine { network, manifest, limits: MemoryLimits::default(), timings: Timings::default() })
+    }
+
+    /// The same engine, refusing studies that need more memory.
+    pub fn with_limits(self, limits: MemoryLimits) -> TorchEngine {
+        TorchEngine { limits, ..self }
+    }
+
+    /// The device it runs on.
+    pub fn device(&self) -> Device {
+        self.network.device()
+    }
+
+    /// The precision it computes in, never `auto`: part of a result's identity.
+    pub fn precision(&self) -> Precision {
+        self.network.precision()
+    }
+
+    /// The model's manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// How a study of these grids would run here; refuses it when it does not fit the limits.
+    fn place(&self, grids: &Grids) -> Result<Placement, SegmentError> {
+        let number = match self.network.precision() {
+            Precision::F64 => 8,
+            Precision::F32 | Precision::Auto => 4,
+            Precision::Bf16 | Precision::F16 => 2,
+        };
+        let mut limits = self.limits;
+        let placement = match self.network.device() {
+            Device::Cuda(index) => {
+                if limits.device.is_none() {
+                    // The weights are on the device already and counted in the need.
+                    let memory = cuda_memory(index)?;
+                    limits.device = Some(((memory.free as f64 * FREE_SHARE) as u64).saturating_add(memory.allocated));
+                }
+                place_on_device(&self.manifest, grids, number, &limits)
+            }
+            _ => Placement { cuda: false, number, batch: 1, sums_on_host: true },
+        };
+        bytes_needed(&self.manifest, grids, &placement).check(&limits, grids.network)?;
+        Ok(placement)
+    }
+
+    fn labels(
+        &mut self,
+        prepared: Prepared,
+        options: SegmentOptions,
+        progress: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<LabelMap, Fault> {
+        let Prepared { data, channels, shape, back } = prepared;
+        let inference = &self.manifest.inference;
+        let grids = Grids { network: shape, cropped: back.cropped, source: back.source_shape };
+        check(&data, channels, &grids, &self.manifest)?;
+        let tiling = Tiling::new(shape, inference.patch, options.step)?;
+        let placement = self.place(&grids)?;
+        let outputs = self.manifest.architecture.num_classes;
+        let decision = Decision::new(&inference.regions, outputs, inference.aggregation)?;
+        let device = self.network.device();
+        let blending = Blending {
+            aggregation: inference.aggregation,
+            regions: !inference.regions.is_empty(),
+            mirror_axes: if options.mirror { inference.mirror_axes.clone() } else { Vec::new() },
+            batch: placement.batch,
+            sums_on: if placement.sums_on_host { Device::Cpu } else { device },
+        };
+        let image = padded(data, channels, &tiling)?;
+        let wide = self.manifest.labels.max_value() > 255;
+        let (low, high, separate) = (shape, grids.cropped, back.separate_axis);
+        let mut timings = Timings::default();
+        let network = &self.network;
+        let labels = match device {
+            Device::Cuda(_) => {
+                let mut sink = DeviceLabels::new(low, high, separate, outputs, decision, wide, device)?;
+                aggregate(network, image, &tiling, &blending, &mut sink, &mut timings, progress)?;
+                sink.finish()
+            }
+            _ => {
+                let mut sink = HostLabels::new(Exporter::new(low, high, separate, outputs, decision, wide));
+                aggregate(network, image, &tiling, &blending, &mut sink, &mut timings, progress)?;
+                sink.finish()
+            }
+        }?;
+        let watch = Stopwatch::start();
+        let map = self.finish(labels, high, &back);
+        timings.finish = watch.seconds();
+        self.timings = timings;
+        map
+    }
+
+    /// Post-processing and the way back to the source grid.
+    fn finish(&self, mut labels: Labels, cropped: [usize; 3], back: &crate::volume::WayBack) -> Result<LabelMap, Fault> {
+        postprocess(&mut labels, cropped, &self.manifest.postprocessing)?;
+        back.label_map(labels)
+    }
+}
+
+impl Engine for TorchEngine {
+    fn segment(
+        &mut self,
+        prepared: Prepared,
+        options: SegmentOptions,
+        progress: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<LabelMap, Fault> {
+        self.labels(prepared, options, progress)
+    }
+
+    fn timings(&self) -> Vec<(&'static str, f64)> {
+        self.timings.by_name()
+    }
+}
+
+/// That the prepared grid fits itself and the model.
+fn check(data: &[f32], channels: usize, grids: &Grids, manifest: &Manifest) -> Result<(), SegmentError> {
+    let expected = manifest.architecture.in_channels;
+    if channels != expected {
+        return Err(SegmentError::Channels { expected, got: channels });
+    }
+    let numbers = grids.network.iter().try_fold(channels, |n, &edge| n.checked_mul(edge));
+    if numbers != Some(data.len()) {
+        return Err(SegmentError::Inconsistent(format!("{} numbers for {channels} channels of {:?} voxels", data.len(), grids.network)));
+    }
+    if grids.cropped.contains(&0) {
+        return Err(SegmentError::Inconsistent("a cropped grid without voxels".into()));
+    }
+    Ok(())
+}
+
+/// The image `[channel, z, y, x]` with zeros around it where the grid is smaller than the patch.
+fn padded(data: Vec<f32>, channels: usize, tiling: &Tiling) -> Result<Tensor, SegmentError> {
+    let [z, y, x] = tiling.shape.map(|n| n as i64);
+    let image = Tensor::f_from_slice(&data)?.f_view([channels as i64, z, y, x])?;
+    drop(data);
+    if tiling.padded == tiling.shape {
+        return Ok(image);
+    }
+    let (below, above) = (tiling.pad_below, tiling.pad_above());
+    // Last axis first.
+    let pad: Vec<i64> = (0..3).rev().flat_map(|a| [below[a] as i64, above[a] as i64]).collect();
+    Ok(image.f_constant_pad_nd(pad)?)
+}
