@@ -30,7 +30,7 @@ impl std::fmt::Debug for CopiedAttributes {
     }
 }
 
-/// What is copied: patient, study, clinical trial, frame of reference, and the character set that their text is in.
+/// What is copied: patient, study, clinical trial, frame of reference, lossy compression, and the character set that their text is in.
 const COPIED: &[Tag] = &[
     tags::SPECIFIC_CHARACTER_SET,
     tags::STUDY_DATE,
@@ -61,6 +61,9 @@ const COPIED: &[Tag] = &[
     tags::FRAME_OF_REFERENCE_UID,
     tags::POSITION_REFERENCE_INDICATOR,
     tags::REQUEST_ATTRIBUTES_SEQUENCE,
+    // How much was lost, if it was: an object made from lossy images has to repeat it.
+    tags::LOSSY_IMAGE_COMPRESSION_RATIO,
+    tags::LOSSY_IMAGE_COMPRESSION_METHOD,
 ];
 
 /// Group 0012 belongs to the Clinical Trial modules as a whole.

@@ -127,13 +127,19 @@ pub fn file_name(format: Format) -> &'static str {
     }
 }
 
-/// The formats that a source allows, of those asked for. DICOM objects need a DICOM source; where nothing else was asked for, a
-/// NIfTI source gives the label map and the picture.
+/// The formats that a source allows, of those asked for. DICOM objects need a DICOM source, and where nothing else was asked for a
+/// NIfTI source gives the label map and the picture. NIfTI has one distance for all slices: a series whose distances differ gives none.
 pub fn possible_formats(formats: &[Format], source: &Source) -> Vec<Format> {
-    let dicom = matches!(source, Source::Case(_));
-    let mut possible: Vec<Format> = formats.iter().copied().filter(|f| dicom || !matches!(f, Format::Seg | Format::LabelMap)).collect();
-    if !dicom && possible.len() < formats.len() {
-        possible.extend([Format::Nifti, Format::Preview]);
+    let mut possible = formats.to_vec();
+    match source {
+        Source::Case(case) if case.channels.iter().take(1).any(|s| !s.geometry.uniform_spacing) => possible.retain(|f| *f != Format::Nifti),
+        Source::Case(_) => {}
+        Source::Nifti { .. } => {
+            possible.retain(|f| !matches!(f, Format::Seg | Format::LabelMap));
+            if possible.len() < formats.len() {
+                possible.extend([Format::Nifti, Format::Preview]);
+            }
+        }
     }
     possible.sort();
     possible.dedup();
@@ -183,6 +189,8 @@ pub fn build(labels: &LabelMap, volume: &Volume, request: &ResultRequest<'_>, di
     outputs.extend(others);
 
     let mut manifest = ResultManifest::new(request, labels, &stats, volume_key, identity.hex(), digest);
+    let left_out = request.formats.iter().filter(|f| !outputs.iter().any(|o| o.format == f.name()));
+    manifest.warnings.extend(left_out.map(|f| format!("left_out_{f}")));
     manifest.outputs = outputs;
     write_manifest(&dir.join(MANIFEST_FILE), &manifest)?;
     Ok(Results { dir: dir.to_path_buf(), folder: folder_of(volume_key), manifest })

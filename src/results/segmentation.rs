@@ -124,7 +124,9 @@ fn attributes(
     ] {
         e.text(tag, vr, "");
     }
-    series.copied.elements.iter().for_each(|element| e.raw(element));
+    let lossy = case.channels.iter().any(|s| s.lossy);
+    let is_loss = |tag: (u16, u16)| [tags::LOSSY_IMAGE_COMPRESSION_RATIO, tags::LOSSY_IMAGE_COMPRESSION_METHOD].contains(&tag.into());
+    series.copied.elements.iter().filter(|element| lossy || !is_loss(element.tag)).for_each(|element| e.raw(element));
 
     e.uid(tags::STUDY_INSTANCE_UID, &series.study_uid);
     e.uid(tags::SERIES_INSTANCE_UID, &uids.series);
@@ -166,7 +168,6 @@ fn attributes(
     let description = if research { format!("{RESEARCH_MARK}: {found}") } else { found };
     e.one(tags::CONTENT_DESCRIPTION, VR::LO, &description, 64);
     e.text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO");
-    let lossy = case.channels.iter().any(|s| s.lossy);
     e.text(tags::LOSSY_IMAGE_COMPRESSION, VR::CS, if lossy { "01" } else { "00" });
     e
 }

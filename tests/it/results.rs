@@ -57,6 +57,21 @@ fn a_nifti_source_gives_nifti_and_picture_only() {
     ] {
         assert_eq!(possible_formats(asked, &source), given);
     }
+    let map = LabelMap::new(Labels::U8(vec![1; 8]), [2, 2, 2], affine, table(1), source).expect("labels");
+    let dir = tempfile::tempdir().expect("folder");
+    let results = build(&map, &volume(&map), &request(&generation(map.table()), &[Format::Seg]), dir.path()).expect("built");
+    assert_eq!(results.manifest.warnings, ["left_out_seg"]);
+}
+
+#[test]
+fn uneven_slices_give_no_nifti() {
+    let mut series = series(&Grid::axial([3, 4, 4]));
+    series.geometry.uniform_spacing = false;
+    let map = label_map(&series, vec![1; 48], table(1));
+    let dir = tempfile::tempdir().expect("folder");
+    let results = build(&map, &volume(&map), &request(&generation(map.table()), &[Format::Seg, Format::Nifti]), dir.path()).expect("built");
+    assert_eq!(results.manifest.outputs.iter().map(|o| o.file.as_str()).collect::<Vec<_>>(), ["seg.dcm"]);
+    assert_eq!(results.manifest.warnings, ["left_out_nifti"]);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use phantom::{Grid, blobs, generation, label_map, request, series, table, volume
 use stunetd::config::Format;
 use stunetd::models::LabelTable;
 use stunetd::results::{Results, build};
-use stunetd::series::Series;
-use stunetd::volume::{LabelMap, Labels};
+use stunetd::series::{Case, Series};
+use stunetd::volume::{LabelMap, Labels, Source};
 
 /// Builds results in a fresh folder.
 fn built(map: &LabelMap, formats: &[Format]) -> (tempfile::TempDir, Results) {
@@ -232,6 +232,31 @@ fn multi_frame_sources_are_named_with_their_frame() {
 }
 
 #[test]
+fn inputs_on_another_grid_are_named_as_a_whole() {
+    let (ct, map, _) = case(&Grid::axial([4, 8, 8]), 1);
+    let mut pet = series(&Grid { spacing: [4.0, 4.0, 3.0], ..Grid::axial([3, 2, 2]) });
+    pet.series_uid = phantom::uid("1.2.826.0.1.1.7");
+    pet.lossy = true;
+    for (n, plane) in pet.planes.iter_mut().enumerate() {
+        plane.sop_instance_uid = phantom::uid(&format!("1.2.826.0.1.1.7.{}", n + 1));
+    }
+    let Labels::U8(labels) = map.labels() else { panic!("eight bits") };
+    let source = Source::Case(Box::new(Case { channels: vec![ct.clone(), pet], volume_key: [3; 32] }));
+    let map = LabelMap::new(Labels::U8(labels.clone()), map.shape(), *map.affine(), table(1), source).expect("labels");
+    let (dir, _) = built(&map, &[Format::Seg]);
+    let set = object(&dir, "seg.dcm");
+    let listed: Vec<(String, usize)> =
+        set.items((0x08, 0x1115)).iter().map(|s| (s.text((0x20, 0x0E)), s.items((0x08, 0x114A)).len())).collect();
+    assert_eq!(listed.iter().map(|l| l.0.as_str()).collect::<Vec<_>>(), [ct.series_uid.as_str(), "1.2.826.0.1.1.7"]);
+    assert_eq!(listed[1].1, 3);
+    let sources: Vec<String> = set.items((0x08, 0x2112)).iter().map(|s| s.text((0x08, 0x1155))).collect();
+    assert_eq!(sources, ["1.2.826.0.1.1.7.1", "1.2.826.0.1.1.7.2", "1.2.826.0.1.1.7.3"]);
+    assert_eq!(set.text((0x28, 0x2110)), "01");
+    // Frames refer to the CT alone.
+    assert!(plain::voxels(&set).iter().all(|v| v.source.starts_with("1.2.826.0.1.1.2.")));
+}
+
+#[test]
 fn the_same_input_gives_the_same_bytes_and_other_input_other_uids() {
     let (_, map, _) = case(&Grid::axial([6, 10, 9]), 3);
     let formats = [Format::Seg, Format::LabelMap, Format::Nifti, Format::Preview];
@@ -258,8 +283,8 @@ fn the_same_input_gives_the_same_bytes_and_other_input_other_uids() {
 fn sixteen_bit_label_maps_keep_their_values() {
     let series = series(&Grid::axial([3, 6, 5]));
     let values: Vec<u16> = (0..90).map(|i| if i % 3 == 0 { 0 } else { 250 + i % 50 }).collect();
-    let case = stunetd::series::Case { channels: vec![series.clone()], volume_key: [1; 32] };
-    let source = stunetd::volume::Source::Case(Box::new(case));
+    let case = Case { channels: vec![series.clone()], volume_key: [1; 32] };
+    let source = Source::Case(Box::new(case));
     let map = LabelMap::new(Labels::U16(values.clone()), [3, 6, 5], phantom::affine(&series), table(300), source).expect("labels");
     let (dir, _) = built(&map, &[Format::LabelMap, Format::Seg]);
     for name in ["labelmap.dcm", "seg.dcm"] {
