@@ -322,6 +322,24 @@ fn workers_are_confined_reused_and_end_with_their_decoder() {
     assert!(children(&marker).is_empty(), "none left behind");
 }
 
+/// A fork of a process with threads would hold locks that nobody opens: such a process starts the program anew.
+#[test]
+fn workers_are_forked_by_a_process_with_one_thread_only() {
+    let (config, marker) = marked((1 << 30) + 4);
+    let decoder = Decoder::new(DecoderConfig { fork: true, ..config }).expect("decoder");
+    assert!(decoder.idle_workers().is_empty(), "tests run on threads");
+    let (spec, bytes) = stream("htj2k_lossless");
+    decode_one(&decoder, Codec::Jpeg2000, spec, &bytes).expect("decoded");
+    assert_eq!(children(&marker), decoder.idle_workers());
+
+    // `inspect` has one thread when it makes its decoder.
+    let mut inspect = std::process::Command::new(env!("CARGO_BIN_EXE_stunetd"));
+    inspect.arg("inspect").arg(goldens().join("syntax/j2k_lossless")).args(["--min-slices", "2", "--json"]);
+    let output = inspect.output().expect("inspect");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("json");
+    assert_eq!(report["volumes"][0]["sha256_f32le"], expected()["syntax"]["sha256"], "{report}");
+}
+
 #[test]
 fn a_killed_worker_is_replaced() {
     let (config, marker) = marked((1 << 30) + 2);

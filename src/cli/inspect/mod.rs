@@ -61,12 +61,13 @@ fn nifti_file(args: &Args) -> Result<Report, Fault> {
 }
 
 fn dicom(args: &Args) -> Result<Report, Fault> {
+    // Before the scan starts threads: its workers can be forked.
+    let decoder = Decoder::new(DecoderConfig { fork: true, ..DecoderConfig::default() })?;
     let limits = ScanLimits::default();
     let Scan { instances, ignored } = scan(&args.input, &limits)?;
     if instances.is_empty() && ignored.is_empty() {
         return Err(Fault::new(Code::InputEmpty, String::new()));
     }
-    let decoder = Decoder::new(DecoderConfig::default())?;
     let policy = Policy { irregular: args.irregular, min_slices: args.min_slices.into(), ..Policy::default() };
     let digest = |path: &Path, frame: u32, format: &PixelFormat| plane_digest(path, frame, format, &limits.file, &decoder);
     let Grouped { series, rejected, ignored } = series::group(instances, ignored, &policy, &digest);
