@@ -13,6 +13,7 @@ mod header;
 mod instance;
 mod pixel_data;
 mod pixel_location;
+pub mod rle;
 pub mod seg;
 pub mod syntax;
 mod time;

@@ -7,7 +7,6 @@ pub mod bits;
 mod description;
 mod header;
 mod read;
-mod rle;
 mod write;
 
 pub use description::{Algorithm, Description, Kind, LabelValues, Measures, Segment, SourcePlane, SourceSeries};

@@ -1,9 +1,9 @@
 //! Reads segmentation objects of any maker: BINARY, FRACTIONAL and LABELMAP, native, RLE or deflated frames. The guard walks the file
 //! first; every count is checked before memory is reserved.
 
-use super::{bits, rle};
+use super::bits;
 use crate::dicom::guard::{self, Limits};
-use crate::dicom::{DicomError, Level, PixelData, Uid, charset};
+use crate::dicom::{DicomError, Level, PixelData, Uid, charset, rle};
 use dicom_core::{DataDictionary, Tag};
 use dicom_dictionary_std::{tags, uids};
 use std::io::Read;
@@ -150,7 +150,7 @@ impl SegObject {
             Pixels::Native(data) => widen(data, index as u64 * area as u64 * u64::from(self.bits_allocated)),
             Pixels::Rle(frames) => {
                 let sample = usize::from(self.bits_allocated.div_ceil(8));
-                frames.get(index).and_then(|f| rle::decode(f, bytes / sample, sample)).and_then(|b| widen(&b, 0))
+                frames.get(index).and_then(|f| unpack(f, sample, bytes)).and_then(|b| widen(&b, 0))
             }
             Pixels::Deflated(frames) => frames.get(index).and_then(|f| inflate(f, bytes)).and_then(|b| widen(&b, 0)),
         };
@@ -160,6 +160,12 @@ impl SegObject {
 
 fn frame_bytes(area: usize, bits_allocated: u16) -> u64 {
     bits::bytes_for(area as u64 * u64::from(bits_allocated))
+}
+
+fn unpack(data: &[u8], sample: usize, length: usize) -> Option<Vec<u8>> {
+    let mut out = vec![0; length];
+    rle::decode(data, sample, &mut out).ok()?;
+    Some(out)
 }
 
 fn inflate(data: &[u8], length: usize) -> Option<Vec<u8>> {

@@ -14,7 +14,6 @@ mod jpegls;
 mod planes;
 mod pool;
 mod protocol;
-mod rle;
 mod sandbox;
 mod worker;
 

@@ -3,9 +3,8 @@
 use super::codec::{Codec, CodecError, FrameSpec};
 use super::convert::Conversion;
 use super::pool::{Decoder, EncodedFrame};
-use super::rle;
 use crate::dicom::guard::Limits;
-use crate::dicom::{PixelData, PixelFormat, Rescale};
+use crate::dicom::{PixelData, PixelFormat, Rescale, rle};
 use crate::fault::{Code, Fault};
 use rayon::prelude::*;
 use std::io::Read;
@@ -253,7 +252,7 @@ fn decode_here(item: Item, context: &Context, buffers: &mut Buffers) -> Result<(
         Route::Native | Route::Fragment => stored.as_slice(),
         Route::Rle => {
             words.resize(item.spec.bytes(), 0);
-            rle::decode(stored, item.spec, words).map_err(|e| blame(refused(&e)))?;
+            rle::decode(stored, item.spec.word.into(), words).map_err(|e| blame(Fault::new(Code::CodecDecode, e.to_string())))?;
             words.as_slice()
         }
         Route::Deflate => {

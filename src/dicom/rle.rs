@@ -1,25 +1,47 @@
 //! DICOM RLE (PS3.5 annex G): PackBits segments, one a byte of the word, most significant first.
 
-use super::codec::{CodecError, FrameSpec};
+/// Why a frame can not be unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RleError {
+    /// Fewer bytes than the header has.
+    #[error("the RLE header is cut short")]
+    Header,
+    /// Another number of segments than the words have bytes.
+    #[error("{segments} RLE segments for words of {word} bytes")]
+    Segments {
+        /// Segments of the frame.
+        segments: usize,
+        /// Bytes of a word.
+        word: usize,
+    },
+    /// A segment that lies outside the frame.
+    #[error("RLE segment {0} lies outside the frame")]
+    Outside(usize),
+    /// A segment that ends before the last pixel.
+    #[error("RLE segment {segment} ends after {pixels} pixels")]
+    Short {
+        /// Which segment.
+        segment: usize,
+        /// Pixels that it has.
+        pixels: usize,
+    },
+}
 
-/// Decodes one frame into little-endian words. Extra bytes in a segment (its padding) are ignored.
-pub(super) fn decode(frame: &[u8], spec: FrameSpec, out: &mut [u8]) -> Result<(), CodecError> {
-    let broken = |what: String| CodecError::Broken(what);
-    let header = frame.first_chunk::<64>().ok_or_else(|| broken("the RLE header is cut short".into()))?;
+/// Decodes one frame into `out`, little-endian words of `word` bytes. Extra bytes in a segment (its padding) are ignored.
+pub fn decode(frame: &[u8], word: usize, out: &mut [u8]) -> Result<(), RleError> {
+    let header = frame.first_chunk::<64>().ok_or(RleError::Header)?;
     let field = |i: usize| u32::from_le_bytes([header[4 * i], header[4 * i + 1], header[4 * i + 2], header[4 * i + 3]]) as usize;
-    let word = spec.word as usize;
-    if field(0) != word {
-        return Err(broken(format!("{} RLE segments for words of {word} bytes", field(0))));
+    if field(0) != word || !(1..=15).contains(&word) {
+        return Err(RleError::Segments { segments: field(0), word });
     }
+    let needed = out.len() / word;
     for segment in 0..word {
         let start = field(1 + segment);
         let end = if segment + 1 < word { field(2 + segment) } else { frame.len() };
-        let bytes = frame.get(start..end).filter(|_| start >= 64);
-        let bytes = bytes.ok_or_else(|| broken(format!("RLE segment {segment} lies outside the frame")))?;
-        let place = word - 1 - segment;
-        let got = unpack(bytes, out, word, place);
-        if got < spec.pixels() {
-            return Err(CodecError::Short { got: got * word, expected: spec.bytes() });
+        let bytes = frame.get(start..end).filter(|_| start >= 64).ok_or(RleError::Outside(segment))?;
+        let pixels = unpack(bytes, out, word, word - 1 - segment);
+        if pixels < needed {
+            return Err(RleError::Short { segment, pixels });
         }
     }
     Ok(())
@@ -93,34 +115,43 @@ mod tests {
     proptest! {
         #[test]
         fn words_come_back(words in proptest::collection::vec(any::<u16>().prop_map(|w| w & 0x0303), 1..300)) {
-            let spec = FrameSpec { rows: 1, columns: words.len() as u16, word: 2 };
-            let mut out = vec![0; spec.bytes()];
-            decode(&frame(&words), spec, &mut out).unwrap();
+            let mut out = vec![0; 2 * words.len()];
+            decode(&frame(&words), 2, &mut out).unwrap();
             let got: Vec<u16> = out.chunks(2).map(|c| u16::from_le_bytes([c[0], c[1]])).collect();
             prop_assert_eq!(got, words);
         }
 
         #[test]
-        fn hostile_bytes_end_in_an_error_or_pixels(bytes in proptest::collection::vec(any::<u8>(), 0..400), word in 1u8..3) {
-            let spec = FrameSpec { rows: 3, columns: 7, word };
-            let mut out = vec![0; spec.bytes()];
-            let _ = decode(&bytes, spec, &mut out);
+        fn hostile_bytes_end_in_an_error_or_pixels(bytes in proptest::collection::vec(any::<u8>(), 0..400), word in 0usize..5) {
+            let mut out = vec![0; 21 * word];
+            let _ = decode(&bytes, word, &mut out);
             let mut header = [0u8; 64];
-            header[0] = word;
+            header[0] = word as u8;
             header[4] = 64;
             header[8] = 66;
-            let _ = decode(&[&header[..], &bytes].concat(), spec, &mut out);
+            let _ = decode(&[&header[..], &bytes].concat(), word, &mut out);
         }
     }
 
     #[test]
-    fn short_segments_are_refused() {
+    fn damaged_frames_are_refused() {
         let mut bytes = frame(&[7; 10]);
-        let spec = FrameSpec { rows: 2, columns: 5, word: 2 };
-        let mut out = vec![0; spec.bytes()];
-        assert!(decode(&bytes, spec, &mut out).is_ok());
+        let mut out = [0; 20];
+        assert_eq!(decode(&bytes, 2, &mut out), Ok(()));
+        assert_eq!(decode(&bytes, 1, &mut out), Err(RleError::Segments { segments: 2, word: 1 }));
         bytes.pop();
-        assert!(matches!(decode(&bytes, spec, &mut out), Err(CodecError::Short { .. })));
-        assert!(matches!(decode(&bytes[..40], spec, &mut out), Err(CodecError::Broken(_))));
+        assert_eq!(decode(&bytes, 2, &mut out), Err(RleError::Short { segment: 1, pixels: 0 }));
+        assert_eq!(decode(&bytes[..40], 2, &mut out), Err(RleError::Header));
+        bytes[8] = 63;
+        assert_eq!(decode(&bytes, 2, &mut out), Err(RleError::Outside(0)));
+    }
+
+    #[test]
+    fn runs_literals_and_what_lies_behind_them() {
+        let mut bytes = [[1u32, 64].map(u32::to_le_bytes).concat(), vec![0; 56]].concat();
+        bytes.extend([2, 1, 2, 3, 128, 254, 9, 77]);
+        let mut out = [0; 6];
+        decode(&bytes, 1, &mut out).unwrap();
+        assert_eq!(out, [1, 2, 3, 9, 9, 9]);
     }
 }
