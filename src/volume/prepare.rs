@@ -5,7 +5,7 @@ use super::normalize::VoxelMap;
 use super::orient::Axes;
 use super::rectify::rectify;
 use super::resample::{Grid, Interpolation, LabelRule, Resize, Rows, resampled_shape, resize_labels, separate_axis};
-use super::{Limits, Prepared, Volume, WayBack};
+use super::{Limits, Prepared, Quantity, Source, Volume, WayBack};
 use crate::fault::{Code, Fault};
 use crate::models::{Manifest, NormalizationOrder, Orientation, Preprocessing, Resampling};
 use rayon::prelude::*;
@@ -20,6 +20,16 @@ pub enum PrepareError {
         image: usize,
         /// Of the model.
         model: usize,
+    },
+    /// A channel whose values are not what models are made for.
+    #[error("channel {channel} is not segmented: {detail}")]
+    Held {
+        /// The channel, from 0.
+        channel: usize,
+        /// Why.
+        code: Code,
+        /// What exactly.
+        detail: String,
     },
     /// The number of voxels does not fit the shape, or there are none.
     #[error("the volume's voxels do not fill its shape")]
@@ -51,6 +61,7 @@ impl From<PrepareError> for Fault {
     fn from(error: PrepareError) -> Fault {
         let code = match &error {
             PrepareError::Channels { .. } => Code::ModelChannels,
+            PrepareError::Held { code, .. } => *code,
             PrepareError::Dimensions => Code::InternalBug,
             PrepareError::Slices => Code::SeriesNonCollinear,
             PrepareError::TooLarge { .. } => Code::MemoryTooLarge,
@@ -69,7 +80,8 @@ impl From<PrepareError> for Fault {
 /// be made upright also the upright copy. Models that normalise inside a mask hold one byte a voxel for it.
 ///
 /// # Errors
-/// `model.channel_mismatch`, `memory.volume_too_large` (before memory is reserved), `volume.not_finite`, `series.non_collinear`.
+/// `model.channel_mismatch`, `memory.volume_too_large` (before memory is reserved), `volume.not_finite`, `series.non_collinear`, or the code for which
+/// a series is held back (`quantity.*`).
 pub fn prepare(volume: &Volume, manifest: &Manifest, limits: &Limits) -> Result<Prepared, Fault> {
     Ok(prepare_volume(volume, manifest, limits)?)
 }
@@ -83,6 +95,7 @@ fn prepare_volume(volume: &Volume, manifest: &Manifest, limits: &Limits) -> Resu
     if volume.data.is_empty() || Some(volume.data.len()) != volume.shape.iter().try_fold(channels, |n, &s| n.checked_mul(s)) {
         return Err(PrepareError::Dimensions);
     }
+    (0..channels).try_for_each(|channel| may_be_segmented(volume, channel))?;
     let upright = rectify(volume, steps.spacing.into_iter().fold(f64::INFINITY, f64::min), limits)?;
     let (data, shape, affine, spacing) = match &upright {
         Some(u) => (&u.data, u.slices.shape, &u.affine, u.spacing),
@@ -136,6 +149,21 @@ fn prepare_volume(volume: &Volume, manifest: &Manifest, limits: &Limits) -> Resu
         source: volume.source.clone(),
     };
     Ok(Prepared { data: prepared, channels, shape: grid.shape, back })
+}
+
+/// Refuses HU that are none and PET that has no SUV; the series says why.
+fn may_be_segmented(volume: &Volume, channel: usize) -> Result<(), PrepareError> {
+    let (code, detail) = match volume.quantity.get(channel) {
+        Some(Quantity::NotHu) => (Code::QuantityNotHu, "its values are not HU"),
+        Some(Quantity::PetUnits) => (Code::QuantitySuv, "its values are not SUV"),
+        Some(Quantity::Hu | Quantity::SuvBw | Quantity::Unknown) | None => return Ok(()),
+    };
+    let hold = match &volume.source {
+        Source::Case(case) => case.channels.get(channel).and_then(|series| series.hold.clone()),
+        Source::Nifti { .. } => None,
+    };
+    let (code, detail) = hold.map_or_else(|| (code, detail.to_owned()), |refusal| (refusal.code, refusal.detail));
+    Err(PrepareError::Held { channel, code, detail })
 }
 
 /// The grid that the network sees, and how to get there from the cropped image. Network axis order.

@@ -1,15 +1,17 @@
 //! From a volume to the network's grid and back: against nnU-Net's numbers, and as an algebra.
 
 use crate::need;
+use crate::support::cases::{decoder, grouped};
 use crate::support::manifest::{channel, manifest, preprocessing};
 use crate::support::{Tensors, data, golden, relative_error};
 use proptest::prelude::*;
 use std::path::PathBuf;
 use stunetd::fault::Code;
 use stunetd::models::{Normalization, NormalizationOrder, Orientation, Preprocessing, Resampling};
+use stunetd::series::{Case, Irregular, Policy};
 use stunetd::volume::nifti::{self, NiftiGeometry};
 use stunetd::volume::resample::{Grid, Interpolation, Resize};
-use stunetd::volume::{Affine, Axes, Labels, Limits, Prepared, Quantity, Source, Volume, prepare};
+use stunetd::volume::{Affine, Axes, Labels, Limits, Prepared, Quantity, ReadLimits, Source, Volume, prepare, read};
 
 const V1: NormalizationOrder = NormalizationOrder::ResampleFirst;
 const V2: NormalizationOrder = NormalizationOrder::NormalizeFirst;
@@ -136,6 +138,47 @@ fn closest_canonical_is_nibabels() {
             assert_eq!(axes.flipped[array_axis], turn.sign[input] < 0, "{:?}", turn.ras_affine);
         }
     }
+}
+
+#[test]
+fn a_real_series_is_prepared_as_the_reference_does() {
+    let golden = Tensors::open(&need!(golden("nnunet/e2e/dicom_lowres.safetensors"), "goldens/nnunet is not there"));
+    let folder = need!(data("ct_real/dicom"), "shared/data is not there");
+    let volume = read_series(&folder, &Policy::default());
+    let got = prepared(&volume, demo());
+    let expected = golden.get("preprocessed_f32");
+    assert_eq!(got.shape, triple(&expected.shape));
+    let error = relative_error(got.data.iter().map(|&v| v.into()), &expected.values);
+    assert!(error < 1e-6, "{error:.1e}");
+}
+
+fn read_series(folder: &std::path::Path, policy: &Policy) -> Volume {
+    let decoder = decoder();
+    let channels = grouped(folder, policy, &decoder).series;
+    assert_eq!(channels.len(), 1, "{}", folder.display());
+    read(Case { channels, volume_key: [0; 32] }, &ReadLimits::default(), &decoder).expect("reads")
+}
+
+/// A real tilted and uneven series: the body, painted on the upright grid, returns to the slices that it was seen in.
+#[test]
+fn the_body_returns_to_real_tilted_slices() {
+    let folder = need!(data("ct_ge_tilt_varspacing"), "shared/data is not there");
+    let volume = read_series(&folder, &Policy { irregular: Irregular::Resample, ..Policy::default() });
+    let [_, sy, sx] = volume.spacing_zyx();
+    let got = prepared(&volume, preprocessing(V2, [2.0, sy, sx]));
+    let rectified = got.back.rectified.as_ref().expect("is rectified");
+    assert_eq!(rectified.slices.len(), volume.shape[0]);
+    assert!(rectified.shape[1] > volume.shape[1], "the slices lean along their columns");
+    let resize = Resize { to: got.back.cropped, interpolation: Interpolation::Linear, separate_axis: got.back.separate_axis };
+    let upright = resize.apply(&Grid::new(&got.data, got.shape));
+    let back = got.back.labels_to_source(&upright.iter().map(|&v| u8::from(v > -300.0)).collect::<Vec<_>>());
+    let (mut both, mut sum) = (0usize, 0usize);
+    for (label, v) in back.iter().zip(&volume.data) {
+        both += usize::from(*label == 1 && *v > -300.0);
+        sum += usize::from(*label == 1) + usize::from(*v > -300.0);
+    }
+    let dice = 2.0 * both as f64 / sum as f64;
+    assert!(dice > 0.99, "{dice}");
 }
 
 /// The demo model's preprocessing.
@@ -292,6 +335,9 @@ fn refusals_have_their_codes() {
     assert_eq!(code(&nan, preprocessing(V2, [1.0; 3])), Code::VolumeNotFinite);
     assert_eq!(code(&infinite, preprocessing(V1, [1.0; 3])), Code::VolumeNotFinite);
     assert_eq!(code(&Volume { data: vec![1.0; 7], ..plain.clone() }, preprocessing(V2, [1.0; 3])), Code::InternalBug);
+    for (quantity, expected) in [(Quantity::NotHu, Code::QuantityNotHu), (Quantity::PetUnits, Code::QuantitySuv)] {
+        assert_eq!(code(&Volume { quantity: vec![quantity], ..plain.clone() }, preprocessing(V2, [1.0; 3])), expected);
+    }
     // v1 takes NaN for 0, after the crop
     let got = prepared(&nan, preprocessing(V1, [1.0; 3]));
     assert_eq!((got.data[0], got.back.cropped), (0.0, [2; 3]));
