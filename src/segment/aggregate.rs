@@ -5,7 +5,7 @@
 //! given to the sink, and their memory serves the slices to come.
 
 use super::gaussian::gaussian;
-use super::sums::Sums;
+use super::sums::{Block, Sums};
 use super::tiles::Tiling;
 use super::timings::{Timer, Timings};
 use super::{Progress, SegmentError};
@@ -155,10 +155,7 @@ impl<'a> Run<'a> {
             for (i, &(start, copy)) in batch.iter().enumerate() {
                 let watch = self.timer.start();
                 let window = self.unmirror(&features.f_narrow(0, i as i64, 1)?, copy)?;
-                if copy == 0 {
-                    self.sums.add_weights(start, &self.weights)?;
-                }
-                self.add(start, &window)?;
+                self.add(start, &window, copy)?;
                 self.timer.stop(watch, &mut timings.accumulate)?;
                 self.done += 1;
                 timings.windows += 1;
@@ -188,25 +185,38 @@ impl<'a> Run<'a> {
         Ok(if copy == 0 { features.shallow_clone() } else { features.f_flip(shifted(&self.copies[copy], 2))? })
     }
 
-    /// Adds a window, given by its features `[1, feature, z, y, x]`, to the sums.
-    fn add(&mut self, start: [usize; 3], features: &Tensor) -> Result<(), SegmentError> {
-        let depth = self.tiling.patch[0];
-        let step = match self.summed {
-            Summed::Features => depth,
-            // Outputs of a whole window can be larger than all else: some slices at a time.
-            Summed::Logits | Summed::Probabilities => self.slab_of_window,
-        };
-        for first in (0..depth).step_by(step) {
-            let slices = step.min(depth - first);
-            let part = features.f_narrow(2, first as i64, slices as i64)?;
+    /// Adds a window, given by its features `[1, feature, z, y, x]`, to the sums; the first copy brings the weights too.
+    fn add(&self, start: [usize; 3], features: &Tensor, copy: usize) -> Result<(), SegmentError> {
+        for mut block in self.sums.blocks(start, self.tiling.patch)? {
+            let (from, slices) = (block.from, block.slices);
+            if copy == 0 {
+                let _ = block.weights.f_add_(&self.weights.f_narrow(0, from, slices)?)?;
+            }
+            let part = features.f_narrow(2, from, slices)?;
+            let weights = self.weights_of_copy.f_narrow(0, from, slices)?;
+            let here = self.blending.sums_on == self.network.device();
+            match self.summed {
+                Summed::Features if here => self.network.add_features(&part, &weights, &mut block.values)?,
+                Summed::Probabilities if here && !self.blending.regions => {
+                    self.network.add_probabilities(&part, &weights, &mut block.values)?;
+                }
+                _ => self.add_outputs(&part, &weights, &mut block)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what the network has no single step for. Outputs of a whole window can be larger than all else: some slices at a time.
+    fn add_outputs(&self, features: &Tensor, weights: &Tensor, block: &mut Block) -> Result<(), SegmentError> {
+        for first in (0..block.slices).step_by(self.slab_of_window) {
+            let part = features.f_narrow(2, first, block.slices.min(first + self.slab_of_window as i64) - first)?;
             let values = match self.summed {
                 Summed::Features => voxels_first(&part)?.f_to_kind(Kind::Float)?,
                 Summed::Logits => self.logits(&part)?,
                 Summed::Probabilities if self.blending.regions => self.logits(&part)?.f_sigmoid()?,
                 Summed::Probabilities => self.logits(&part)?.f_softmax(-1, Kind::Float)?,
             };
-            let weights = self.weights_of_copy.f_narrow(0, first as i64, slices as i64)?;
-            self.sums.add([start[0] + first, start[1], start[2]], &values, &weights)?;
+            block.add(first, &values, weights)?;
         }
         Ok(())
     }

@@ -16,6 +16,26 @@ pub(super) struct Sums {
     depth: usize,
 }
 
+/// Sums under slices `from .. from + slices` of a window: views, to be added to.
+pub(super) struct Block {
+    pub from: i64,
+    pub slices: i64,
+    /// `[slices, y, x, channel]`.
+    pub values: Tensor,
+    /// `[slices, y, x]`.
+    pub weights: Tensor,
+}
+
+impl Block {
+    /// Adds `values` f32 `[z, y, x, channel]` times `weights` `[z, y, x]`, both of the block's size from its slice `first` on.
+    pub fn add(&mut self, first: i64, values: &Tensor, weights: &Tensor) -> Result<(), SegmentError> {
+        let slices = values.size()[0];
+        let values = values.f_to_device(self.values.device())?;
+        let _ = self.values.f_narrow(0, first, slices)?.f_addcmul_(&values, &weights.f_narrow(0, first, slices)?.f_unsqueeze(-1)?)?;
+        Ok(())
+    }
+}
+
 impl Sums {
     /// Zeros for slices of `[y, x]` voxels with `channels` sums each.
     pub fn new([depth, y, x]: [usize; 3], channels: usize, device: Device) -> Result<Sums, SegmentError> {
@@ -28,32 +48,17 @@ impl Sums {
         })
     }
 
-    /// Adds `values` f32 `[z, y, x, channel]` times `weights` `[z, y, x]` at voxel `start` of the grid.
-    pub fn add(&mut self, start: [usize; 3], values: &Tensor, weights: &Tensor) -> Result<(), SegmentError> {
-        let values = values.f_to_device(self.values.device())?;
-        for piece in self.pieces(start[0]..start[0] + length(&values), self.depth) {
-            let from = (piece.start - start[0]) as i64;
-            let mut target = self.block(&self.values, &piece, start, weights)?;
-            let values = values.f_narrow(0, from, piece.len() as i64)?;
-            let _ = target.f_addcmul_(&values, &weights.f_narrow(0, from, piece.len() as i64)?.f_unsqueeze(-1)?)?;
-        }
-        Ok(())
-    }
-
-    /// Adds a window's weights `[z, y, x]` at voxel `start` of the grid.
-    pub fn add_weights(&mut self, start: [usize; 3], weights: &Tensor) -> Result<(), SegmentError> {
-        for piece in self.pieces(start[0]..start[0] + length(weights), self.depth) {
-            let mut target = self.block(&self.weights, &piece, start, weights)?;
-            let _ = target.f_add_(&weights.f_narrow(0, (piece.start - start[0]) as i64, piece.len() as i64)?)?;
-        }
-        Ok(())
-    }
-
-    /// A view of the slices `piece`, of the size of a window `[z, y, x]` in y and x.
-    fn block(&self, of: &Tensor, piece: &Range<usize>, start: [usize; 3], window: &Tensor) -> Result<Tensor, SegmentError> {
-        let size = window.size();
-        let slices = of.f_narrow(0, (piece.start % self.depth) as i64, piece.len() as i64)?;
-        Ok(slices.f_narrow(1, start[1] as i64, size[1])?.f_narrow(2, start[2] as i64, size[2])?)
+    /// The sums under a window of size `[z, y, x]` at voxel `start` of the grid, in up to two blocks.
+    pub fn blocks(&self, start: [usize; 3], window: [usize; 3]) -> Result<Vec<Block>, SegmentError> {
+        let block = |piece: Range<usize>| -> Result<Block, SegmentError> {
+            let cut = |tensor: &Tensor| -> Result<Tensor, SegmentError> {
+                let slices = tensor.f_narrow(0, (piece.start % self.depth) as i64, piece.len() as i64)?;
+                Ok(slices.f_narrow(1, start[1] as i64, window[1] as i64)?.f_narrow(2, start[2] as i64, window[2] as i64)?)
+            };
+            let (from, slices) = ((piece.start - start[0]) as i64, piece.len() as i64);
+            Ok(Block { from, slices, values: cut(&self.values)?, weights: cut(&self.weights)? })
+        };
+        self.pieces(start[0]..start[0] + window[0], self.depth).into_iter().map(block).collect()
     }
 
     /// Cuts slices of the grid into pieces of at most `most` that lie side by side.
@@ -89,9 +94,4 @@ impl Sums {
         }
         Ok(())
     }
-}
-
-/// Slices of a window.
-fn length(window: &Tensor) -> usize {
-    window.size().first().map_or(0, |&n| n.max(0) as usize)
 }
