@@ -10,6 +10,9 @@ use std::os::unix::fs::FileExt;
 const FIRST_READ: usize = 16 << 10;
 /// Read after a jump over a value, and step of the inflater.
 const NEXT_READ: usize = 4 << 10;
+/// A deflated data set may inflate to this, and to so many times its own size: an image of nothing but air still passes, a bomb does not.
+const INFLATED_BASE: u64 = 64 << 20;
+const INFLATED_RATIO: u64 = 100;
 /// What a deflated stream may hold after its pixel data: padding and a signature.
 const DEFLATED_TAIL: u64 = 1 << 20;
 
@@ -39,8 +42,9 @@ impl<'a> Source<'a> {
         Source { inner: Inner::File(file), window: Vec::new(), start: 0, end: size }
     }
 
-    /// The raw deflate stream that starts at `offset`, inflated as it is read, to at most `cap` bytes.
+    /// The raw deflate stream that starts at `offset`, inflated as it is read, to at most `cap` bytes and a plausible multiple of its size.
     pub(crate) fn inflate_from(self, offset: u64, cap: u64) -> Source<'a> {
+        let cap = cap.min(INFLATED_BASE + INFLATED_RATIO * self.end.saturating_sub(offset));
         let bytes: Box<dyn Read + 'a> = match self.inner {
             Inner::Memory(bytes) => Box::new(bytes.get(offset as usize..).unwrap_or_default()),
             Inner::File(file) => Box::new(FileFrom { file, offset, end: self.end }),
