@@ -101,6 +101,7 @@ codes! {
     DiskUnwritable, "disk.unwritable", Retryable, "A file or folder can not be written.", "Check the folder's permissions and mount.";
     DiskUnreadable, "disk.unreadable", Retryable, "A file can not be read.", "Check the file's permissions and mount.";
     // ---- results and their delivery
+    ResultsDamaged, "results.damaged", Poison, "A published result is not what it should be.", "Keep the folder for inspection, remove it from the output folder and let the study be done again.";
     ResultsTooLarge, "results.object_too_large", Poison, "The result does not fit into one DICOM object.", "Ask for the format `labelmap`, which is smaller.";
     DeliveryConflict, "delivery.conflict", Poison, "The output folder holds another result for this volume.", "Choose another output folder, or remove the old result.";
     // ---- ourselves

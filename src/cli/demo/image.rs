@@ -2,8 +2,10 @@
 
 use super::anatomy::{Part, Point};
 
-/// Rows and columns of a slice.
-pub const SIZE: usize = 512;
+/// Rows of a slice.
+pub const ROWS: usize = 384;
+/// Columns of a slice.
+pub const COLUMNS: usize = 464;
 /// Millimetres between pixels.
 pub const PIXEL: f64 = 0.78125;
 /// Slices.
@@ -11,7 +13,7 @@ pub const SLICES: usize = 64;
 /// Millimetres between slices.
 pub const STEP: f64 = 3.0;
 /// Height of the lowest slice.
-pub const LOWEST: f64 = -78.0;
+pub const LOWEST: f64 = -102.0;
 /// Half the width over which one tissue goes over into the next, mm.
 const BLUR: f32 = 0.8;
 /// Standard deviation of the noise, HU.
@@ -19,8 +21,8 @@ const NOISE: f32 = 11.0;
 
 /// Patient position of the first pixel of a slice, LPS mm.
 pub fn origin(slice: usize) -> [f64; 3] {
-    let corner = -(SIZE as f64 - 1.0) / 2.0 * PIXEL;
-    [corner, corner, LOWEST + slice as f64 * STEP]
+    let half = |pixels: usize| (pixels as f64 - 1.0) / 2.0 * PIXEL;
+    [-half(COLUMNS), -half(ROWS), LOWEST + slice as f64 * STEP]
 }
 
 /// One slice in HU, `[row, column]`: rows to the back, columns to the left.
@@ -29,19 +31,28 @@ pub fn slice(parts: &[Part], index: usize) -> Vec<i16> {
     let pixel = PIXEL as f32;
     let near: Vec<&Part> = parts.iter().filter(|p| holds(p, 2, z)).collect();
     let mut row_parts: Vec<&Part> = Vec::with_capacity(near.len());
-    let mut out = Vec::with_capacity(SIZE * SIZE);
-    for row in 0..SIZE {
+    let mut out = Vec::with_capacity(ROWS * COLUMNS);
+    for row in 0..ROWS {
         let y = y0 + row as f32 * pixel;
         row_parts.clear();
         row_parts.extend(near.iter().copied().filter(|p| holds(p, 1, y)));
-        for column in 0..SIZE {
+        for column in 0..COLUMNS {
             let x = x0 + column as f32 * pixel;
-            let seed = ((index * SIZE + row) * SIZE + column) as u64;
+            let seed = ((index * ROWS + row) * COLUMNS + column) as u64;
             let hu = tissue(&row_parts, [x, y, z]) + NOISE * gaussian(seed);
             out.push(hu.round().clamp(-1024.0, 3071.0) as i16);
         }
     }
     out
+}
+
+/// Which organ each pixel of a slice belongs to; empty for none.
+pub fn organs(parts: &[Part], index: usize) -> Vec<&'static str> {
+    let [x0, y0, z] = origin(index).map(|v| v as f32);
+    let near: Vec<&Part> = parts.iter().filter(|p| holds(p, 2, z)).collect();
+    let at = |i: usize| [x0 + (i % COLUMNS) as f32 * PIXEL as f32, y0 + (i / COLUMNS) as f32 * PIXEL as f32, z];
+    let inside = |part: &Part, p: Point| holds(part, 0, p[0]) && holds(part, 1, p[1]) && (part.distance)(p) < 0.0;
+    (0..ROWS * COLUMNS).map(|i| near.iter().rev().find(|part| inside(part, at(i))).map_or("", |part| part.organ)).collect()
 }
 
 fn holds(part: &Part, axis: usize, at: f32) -> bool {

@@ -1,12 +1,14 @@
 //! `stunetd demo`: writes a CT study of a phantom, so that there is something to segment without any patient's images.
 
 mod anatomy;
+mod compare;
 mod image;
 mod study;
 
 use super::progress::Bar;
 use super::report::{print_json, print_line};
 use crate::fault::{Code, Fault};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -15,6 +17,9 @@ use std::process::ExitCode;
 pub struct Args {
     /// The folder; created if need be, and refused when it holds something else
     pub dir: PathBuf,
+    /// Instead of writing: check the result folder of this study, and tell how much of each organ was found
+    #[arg(long, value_name = "RESULT")]
+    pub compare: Option<PathBuf>,
     /// One JSON document on stdout
     #[arg(long)]
     pub json: bool,
@@ -22,6 +27,9 @@ pub struct Args {
 
 /// Exit code 0 when the study was written.
 pub fn run(args: Args) -> Result<ExitCode, Fault> {
+    if let Some(result) = &args.compare {
+        return told(compare::compare(result)?, args.json);
+    }
     refuse_foreign(&args.dir)?;
     let bar = Bar::new("writing the phantom", image::SLICES as u64);
     study::write(&args.dir, &|_| bar.step())?;
@@ -30,6 +38,20 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         print_json(&serde_json::json!({ "folder": args.dir, "files": image::SLICES, "generated": true }))
     } else {
         print_line(&format!("{}: {} slices of a generated phantom (no patient)", args.dir.display(), image::SLICES))
+    };
+    super::stdout_failed(told)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(organs: BTreeMap<String, compare::Organ>, json: bool) -> Result<ExitCode, Fault> {
+    let told = if json {
+        print_json(&organs)
+    } else {
+        let ml = |voxels: u64| voxels as f64 * image::PIXEL * image::PIXEL * image::STEP / 1000.0;
+        let line = |(name, o): (&String, &compare::Organ)| {
+            format!("{name:12} Dice {:4.2}   found {:6.0} ml of {:6.0} ml", o.dice(), ml(o.found), ml(o.phantom))
+        };
+        print_line(&organs.iter().map(line).collect::<Vec<_>>().join("\n"))
     };
     super::stdout_failed(told)?;
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! The phantom as a DICOM study: one axial CT series, one file a slice.
 
 use super::anatomy;
-use super::image::{self, PIXEL, SIZE, SLICES, STEP};
+use super::image::{self, COLUMNS, PIXEL, ROWS, SLICES, STEP};
 use crate::dicom::Uid;
 use crate::dicom::ct_image::CtSeries;
 use crate::fault::Fault;
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A UID of this very study: the same on every machine, so that a repeated demonstration is the same study.
-fn uid(role: &str) -> Uid {
+pub fn uid(role: &str) -> Uid {
     Uid::from_digest(&Sha256::digest(format!("stunetd phantom 1 {role}")).into())
 }
 
@@ -29,7 +29,7 @@ pub fn write(folder: &Path, done: &(dyn Fn(usize) + Sync)) -> Result<(), Fault> 
         body_part: "ABDOMEN",
         date: "20260101",
         time: "120000",
-        size: [SIZE as u16; 2],
+        size: [ROWS as u16, COLUMNS as u16],
         pixel_spacing: [PIXEL; 2],
         slice_thickness: STEP,
         orientation: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
