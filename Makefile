@@ -14,6 +14,10 @@ libtorch: ## put libtorch and cmake into third_party/ (CUDA=1: the full set for 
 build: libtorch ## build the daemon into target/release
 	@$(CARGO) build --release
 
+.PHONY: demo
+demo: ## from the clone to a first result: builds, segments a generated study, shows where the result lies
+	@CARGO=$(CARGO) tools/demo.sh
+
 .PHONY: test
 test: libtorch ## every test, the lints and the format check
 	@tools/test.sh

@@ -1,8 +1,9 @@
 //! `stunetd doctor`: is this machine, and this configuration, fit for work?
 
 use super::report::{print_json, print_line};
-use crate::config::{self, ByteSize, Config, DeviceChoice};
+use crate::config::{self, ByteSize, Config};
 use crate::fault::{Code, Fault};
+use crate::stunet::DeviceChoice;
 use crate::stunet::runtime::{LIBTORCH_VERSION, Runtime, runtime};
 use crate::sys::cores::Cores;
 use crate::sys::durable::{StagingDir, parent};
@@ -155,7 +156,7 @@ fn device(runtime: &Runtime, needed: bool, config: Option<&Config>) -> Check {
         _ => None,
     };
     match wanted {
-        Some(wanted) if count < wanted => {
+        Some(wanted) if (count as usize) < wanted => {
             let detail = format!(
                 "{count} CUDA devices; libtorch_dir or {} has to name a full libtorch, and the driver has to be there.",
                 libtorch::VARIABLE

@@ -15,11 +15,15 @@ mod model_list;
 mod model_verify;
 mod progress;
 mod report;
+mod segment;
 pub mod serve;
 
 pub use report::{print_json, print_line};
 
 use crate::fault::{Code, Fault};
+use crate::stunet::DeviceChoice;
+use crate::stunet::runtime::runtime;
+use crate::sys::cores::Cores;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -36,6 +40,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Serve(serve::Args),
+    Segment(segment::Args),
     Inspect(inspect::Args),
     Model(model::Args),
     CheckConfig(check_config::Args),
@@ -47,6 +53,8 @@ impl Verb {
     /// Whether the verb was asked for one JSON document on stdout.
     fn json(&self) -> bool {
         match self {
+            Verb::Serve(_) => false,
+            Verb::Segment(args) => args.json,
             Verb::Inspect(args) => args.json,
             Verb::Model(args) => args.json(),
             Verb::CheckConfig(args) => args.json,
@@ -57,6 +65,8 @@ impl Verb {
 
     fn run(self) -> Result<ExitCode, Fault> {
         match self {
+            Verb::Serve(args) => serve::run(args),
+            Verb::Segment(args) => segment::run(args),
             Verb::Inspect(args) => inspect::run(args),
             Verb::Model(args) => model::run(args),
             Verb::CheckConfig(args) => check_config::run(args),
@@ -107,4 +117,14 @@ fn exit_code_as_configured(fault: &Fault) -> u8 {
         1 => 78,
         other => other,
     }
+}
+
+/// Without signals the process could not be ended cleanly.
+fn no_signals(e: std::io::Error) -> Fault {
+    Fault::new(Code::InternalBug, format!("signals: {e}")).caused_by(e)
+}
+
+/// Who gets which cores when the network runs on this device. Asks libtorch, whose choice has to have been made.
+fn cores(device: DeviceChoice) -> Cores {
+    Cores::plan(Cores::available(), device != DeviceChoice::Cpu && runtime().cuda_devices > 0)
 }

@@ -1,6 +1,7 @@
 //! Progress on a terminal; nothing where nobody looks.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::time::Duration;
 
 /// A bar on stderr, if that is a terminal.
 pub struct Bar {
@@ -21,6 +22,29 @@ impl Bar {
     /// One step further.
     pub fn step(&self) {
         self.bar.inc(1);
+    }
+
+    /// A turning wheel, for work whose length is not known.
+    pub fn wheel(message: &str) -> Bar {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message(message.to_string());
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Bar { bar }
+    }
+
+    /// What is being done now.
+    pub fn say(&self, message: String) {
+        if self.bar.message() != message {
+            self.bar.set_message(message);
+        }
+    }
+
+    /// A line above the bar.
+    pub fn line(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
     }
 
     /// Takes the bar away.

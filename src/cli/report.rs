@@ -1,6 +1,6 @@
 //! How the command line tells what happened.
 
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -46,4 +46,14 @@ pub fn print_line(line: &str) -> io::Result<()> {
     out.write_all(line.as_bytes())?;
     out.write_all(b"\n")?;
     out.flush()
+}
+
+/// Tells on stderr that an input was refused, and what to do next.
+pub fn refusal(subject: &str, code: Code, detail: &str) {
+    note(&format!("stunetd: refused: {code}: {subject}: {} {detail}\n  next: {}", code.meaning(), code.action()));
+}
+
+/// A line on stderr.
+pub fn note(text: &str) {
+    let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }

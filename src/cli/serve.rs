@@ -1,20 +1,32 @@
 //! `stunetd serve`: the daemon.
 
-use crate::config::Config;
+use crate::config::{self, Config, LogFormat};
 use crate::fault::{Code, Fault};
 use crate::models::Generation;
-use crate::pipeline::{EngineFactory, Order, Plan, Service, ServicePlan, Street, WhenPublished};
+use crate::pipeline::{EngineFactory, Order, Plan, Service, ServicePlan, Street, WhenPublished, network};
 use crate::segment::SegmentOptions;
 use crate::stunet::runtime::LIBTORCH_VERSION;
-use crate::sys::clock::Clock;
+use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::cores::Cores;
 use crate::sys::durable::{self, StagingDir};
+use crate::sys::libtorch;
 use crate::sys::shutdown::Shutdown;
-use crate::telemetry::Metrics;
+use crate::sys::signals::{self, FirstSignal};
 use crate::telemetry::metrics::Facts;
+use crate::telemetry::{Metrics, log};
 use crate::volume::decode::{Decoder, DecoderConfig};
 use crate::web;
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
+
+/// Watches folders, segments what arrives, and answers with results, until SIGTERM.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
 
 /// What a test replaces.
 pub struct Seams {
@@ -26,6 +38,26 @@ pub struct Seams {
     pub clock: Arc<dyn Clock>,
     /// Ends the daemon.
     pub shutdown: Shutdown,
+}
+
+/// Exit code 0 after SIGTERM and a clean end. What the configuration names and can not be used is a mistake of the
+/// configuration.
+pub fn run(args: Args) -> Result<ExitCode, Fault> {
+    let config = config::load(&args.config)?;
+    log::start(config.log.format == LogFormat::Json, config.log.level.name());
+    libtorch::choose(Some(config.libtorch_dir.as_path()).filter(|d| !d.as_os_str().is_empty()))?;
+    let shutdown = Shutdown::default();
+    signals::listen(shutdown.clone(), FirstSignal::Drains).map_err(super::no_signals)?;
+    let choice = &config.model;
+    let cores = super::cores(choice.device);
+    let engine = network(choice.path.clone(), choice.device, choice.precision, cores.torch);
+    match serve(config, Seams { engine, cores, clock: Arc::new(SystemClock), shutdown }) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(fault) => {
+            super::report::fault(&fault, false);
+            Ok(super::exit_code_as_configured(&fault).into())
+        }
+    }
 }
 
 /// Runs the daemon until the shutdown signal: `stunetd::run`.

@@ -99,41 +99,6 @@ choice! {
     }
 }
 
-/// Where the network runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The first GPU if there is one, else the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The CUDA device with this number.
-    Cuda(u32),
-}
-
-impl FromStr for DeviceChoice {
-    type Err = String;
-    fn from_str(text: &str) -> Result<DeviceChoice, String> {
-        let cuda = || text.strip_prefix("cuda:")?.parse().ok().map(DeviceChoice::Cuda);
-        match text {
-            "auto" => Ok(DeviceChoice::Auto),
-            "cpu" => Ok(DeviceChoice::Cpu),
-            _ => cuda().ok_or_else(|| format!("`{text}` is not one of: auto, cpu, cuda:N (N from 0)")),
-        }
-    }
-}
-
-impl fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DeviceChoice::Auto => f.write_str("auto"),
-            DeviceChoice::Cpu => f.write_str("cpu"),
-            DeviceChoice::Cuda(n) => write!(f, "cuda:{n}"),
-        }
-    }
-}
-
-by_text!(DeviceChoice);
-
 /// A share in (0, 1].
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Share(f64);

@@ -6,7 +6,7 @@ mod reader;
 mod schema;
 mod units;
 
-pub use choices::{After, DeviceChoice, Format, Irregular, LogFormat, LogLevel, LoopbackAddress, Share};
+pub use choices::{After, Format, Irregular, LogFormat, LogLevel, LoopbackAddress, Share};
 pub use reader::{Mistake, nearest};
 pub use schema::{Config, Http, Intake, Log, Model, Output, Watch};
 pub use units::{ByteSize, HumanDuration};

@@ -3,7 +3,7 @@
 use super::schema::{Config, Http, Intake, Log, Model, Output, Watch};
 use super::{choices, units};
 use crate::fault::Code;
-use crate::stunet::Precision;
+use crate::stunet::{DeviceChoice, Precision};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -58,20 +58,31 @@ macro_rules! plain {
 }
 
 plain!(bool, PathBuf, units::ByteSize, units::HumanDuration);
-plain!(choices::After, choices::DeviceChoice, choices::Format, choices::Irregular, choices::LogFormat, choices::LogLevel);
+plain!(choices::After, choices::Format, choices::Irregular, choices::LogFormat, choices::LogLevel);
 plain!(choices::LoopbackAddress, choices::Share);
+
+impl FromToml for DeviceChoice {
+    fn read(value: Value<'_>, reader: &mut Reader) -> Option<DeviceChoice> {
+        by_name(value, reader, str::parse)
+    }
+}
 
 /// Those that studies are computed in; f64 is for checking a network.
 impl FromToml for Precision {
     fn read(value: Value<'_>, reader: &mut Reader) -> Option<Precision> {
-        let at = value.span().start;
-        let text = value.get_ref().as_str().unwrap_or_default().to_string();
-        let read = text.parse().ok().filter(|p| *p != Precision::F64);
-        if read.is_none() {
-            reader.note(at, Code::ConfigInvalid, format!("`{text}` is not one of: auto, f32, bf16, f16"));
-        }
-        read
+        let wrong = |name: &str| format!("`{name}` is not one of: auto, f32, bf16, f16");
+        by_name(value, reader, |name| name.parse().ok().filter(|p| *p != Precision::F64).ok_or_else(|| wrong(name)))
     }
+}
+
+/// A value that another room reads from its name.
+fn by_name<T>(value: Value<'_>, reader: &mut Reader, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    let at = value.span().start;
+    let read = match value.get_ref() {
+        DeValue::String(name) => parse(name),
+        other => Err(format!("expected a text in quotes, found {}", other.type_str())),
+    };
+    read.map_err(|why| reader.note(at, Code::ConfigInvalid, why)).ok()
 }
 
 impl FromToml for usize {

@@ -1,10 +1,10 @@
 //! Every key of the configuration, its type and its default. `config/stunetd.toml` says the same for people; a test keeps
 //! them equal.
 
-use super::choices::{After, DeviceChoice, Format, Irregular, LogFormat, LogLevel, LoopbackAddress, Share};
+use super::choices::{After, Format, Irregular, LogFormat, LogLevel, LoopbackAddress, Share};
 use super::reader::{FromToml, Reader, Value};
 use super::units::{ByteSize, HumanDuration};
-use crate::stunet::Precision;
+use crate::stunet::{DeviceChoice, Precision};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 mod board;
 pub mod budget;
 pub mod channels;
+mod engine;
 mod estimate;
 mod published;
 mod service;
@@ -11,6 +12,7 @@ mod street;
 mod work;
 
 pub use board::{Beat, Board, Seat};
+pub use engine::network;
 pub use published::Published;
 pub use service::{Service, ServicePlan};
 pub use stages::{Input, Order, WhenPublished};

@@ -354,13 +354,13 @@ fn open(factory: &EngineFactory) -> Result<Opened, Fault> {
 
 /// Claims one case after the other: waits for its memory, then for a prepare thread.
 fn dispatch(place: &Place, waiting: &Receiver<Work<Input>>, to_prepare: &Sender<Work<Input>>) {
-    let Shared { order, shutdown, budget, .. } = &*place.shared;
+    let Shared { order, facts, shutdown, budget, .. } = &*place.shared;
     for mut work in waiting {
         if shutdown.is_draining() {
             place.end(work.envelope, Err(given_up()));
             continue;
         }
-        let need = match host_bytes(&work.body, &order.model.manifest) {
+        let need = match host_bytes(&work.body, &order.model.manifest, facts) {
             Ok(need) => need,
             Err(fault) => {
                 place.end(work.envelope, Err(fault));

@@ -9,12 +9,6 @@ pub enum SegmentError {
     /// The network or libtorch.
     #[error(transparent)]
     Network(#[from] crate::stunet::Error),
-    /// The name of a device.
-    #[error("{0:?} is not a device; choose auto, cpu or cuda:N")]
-    DeviceName(String),
-    /// The device asked for is not there.
-    #[error("{0}")]
-    Device(String),
     /// A grid or patch without voxels.
     #[error("a grid of {shape:?} voxels and a patch of {patch:?} make no windows")]
     EmptyGrid {
@@ -78,8 +72,7 @@ impl From<SegmentError> for Fault {
     fn from(error: SegmentError) -> Fault {
         let code = match error {
             SegmentError::Network(error) => return error.into(),
-            SegmentError::DeviceName(_) | SegmentError::Step { .. } => Code::ConfigUsage,
-            SegmentError::Device(_) => Code::DeviceUnavailable,
+            SegmentError::Step { .. } => Code::ConfigUsage,
             SegmentError::Channels { .. } => Code::ModelChannels,
             SegmentError::TooLarge { .. } => Code::MemoryTooLarge,
             SegmentError::NotFinite(_) => Code::ModelNotFinite,

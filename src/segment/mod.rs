@@ -5,7 +5,6 @@
 
 pub mod aggregate;
 mod decision;
-mod device;
 mod engine;
 mod error;
 pub mod export;
@@ -18,8 +17,8 @@ pub mod tiles;
 mod timings;
 mod torch_engine;
 
+pub use crate::stunet::DeviceChoice;
 pub use decision::Decision;
-pub use device::DeviceChoice;
 pub use engine::{Engine, Progress, SegmentOptions};
 pub use error::SegmentError;
 pub use memory::{Grids, MemoryLimits, MemoryNeed, Placement, bytes_needed};

@@ -38,7 +38,7 @@ impl TorchEngine {
             tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(i32::MAX));
         }
         let manifest = &model.manifest;
-        let device = device.resolve()?;
+        let device = device.resolve().map_err(SegmentError::from)?;
         let network = Network::open(&model.weights(), &manifest.architecture, device, precision)?;
         TorchEngine::new(network, manifest.clone())
     }
@@ -64,6 +64,14 @@ impl TorchEngine {
     /// The device it runs on.
     pub fn device(&self) -> Device {
         self.network.device()
+    }
+
+    /// The device by the name that users give it: `cpu` or `cuda:N`.
+    pub fn device_name(&self) -> String {
+        match self.device() {
+            Device::Cuda(n) => DeviceChoice::Cuda(n).to_string(),
+            _ => DeviceChoice::Cpu.to_string(),
+        }
     }
 
     /// The precision it computes in, never `auto`: part of a result's identity.

@@ -5,6 +5,7 @@
 
 mod architecture;
 pub mod checkpoint;
+mod device;
 mod error;
 mod forward_file;
 mod fused;
@@ -18,6 +19,7 @@ mod state_dict;
 mod tensor_file;
 
 pub use architecture::{Architecture, ArchitectureError, Size};
+pub use device::DeviceChoice;
 pub use error::Error;
 pub use forward_file::forward_file;
 pub use layers::Observer;

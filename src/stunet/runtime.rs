@@ -24,8 +24,3 @@ pub fn runtime() -> Runtime {
         mkldnn: tch::utils::has_mkldnn(),
     }
 }
-
-/// Lets operations that this thread begins use so many threads.
-pub fn set_threads(threads: usize) {
-    tch::set_num_threads(threads.try_into().unwrap_or(i32::MAX));
-}

@@ -1,6 +1,6 @@
 //! Which device runs the network.
 
-use super::SegmentError;
+use super::Error;
 use std::fmt;
 use std::str::FromStr;
 use tch::Device;
@@ -19,7 +19,7 @@ pub enum DeviceChoice {
 
 impl DeviceChoice {
     /// The device, if it is there. The first call fixes for the whole process which devices libtorch sees.
-    pub fn resolve(self) -> Result<Device, SegmentError> {
+    pub fn resolve(self) -> Result<Device, Error> {
         let devices = || usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
         match self {
             DeviceChoice::Cpu => Ok(Device::Cpu),
@@ -27,16 +27,16 @@ impl DeviceChoice {
             DeviceChoice::Auto => Ok(Device::Cuda(0)),
             DeviceChoice::Cuda(n) => match devices() {
                 count if n < count => Ok(Device::Cuda(n)),
-                0 => Err(SegmentError::Device(format!("cuda:{n} was asked for, but libtorch sees no CUDA device"))),
-                count => Err(SegmentError::Device(format!("cuda:{n} was asked for; there are {count}, numbered from 0"))),
+                0 => Err(Error::Unsupported(format!("cuda:{n} was asked for, but libtorch sees no CUDA device"))),
+                count => Err(Error::Unsupported(format!("cuda:{n} was asked for; there are {count}, numbered from 0"))),
             },
         }
     }
 }
 
 impl FromStr for DeviceChoice {
-    type Err = SegmentError;
-    fn from_str(name: &str) -> Result<DeviceChoice, SegmentError> {
+    type Err = String;
+    fn from_str(name: &str) -> Result<DeviceChoice, String> {
         let number = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
         match name {
             "auto" => Ok(DeviceChoice::Auto),
@@ -45,7 +45,7 @@ impl FromStr for DeviceChoice {
                 .strip_prefix("cuda:")
                 .and_then(number)
                 .map(DeviceChoice::Cuda)
-                .ok_or_else(|| SegmentError::DeviceName(name.to_string())),
+                .ok_or_else(|| format!("`{name}` is not one of: auto, cpu, cuda:N (N from 0)")),
         }
     }
 }
@@ -70,7 +70,7 @@ mod tests {
             assert_eq!(choice.to_string().parse::<DeviceChoice>().ok(), Some(choice));
         }
         for bad in ["", "gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "CPU", "cuda:99999999999999999999999"] {
-            assert!(matches!(bad.parse::<DeviceChoice>(), Err(SegmentError::DeviceName(_))), "{bad}");
+            assert!(bad.parse::<DeviceChoice>().is_err(), "{bad}");
         }
     }
 }
