@@ -75,7 +75,7 @@ def main():
             subprocess.run(["rm", "-rf", out_dir])
             command = [STUNETD, "segment", source, "--model", model, "--out", out_dir, "--device", "cpu", "--precision", precision, "--format", "nifti", "--json"]
             seconds, mb, out = best(command, a.repeat)
-            rows.append(dict(study=study, who="stunetd", precision=precision, wall_s=round(seconds, 2), imports_s=0, peak_mb=round(mb), stages=json.loads(out)["results"][0].get("timings", {})))
+            rows.append(dict(study=study, who="stunetd", precision=precision, wall_s=round(seconds, 2), imports_s=0, peak_mb=round(mb), stages=json.loads(out)["results"][0]["seconds"]))
             labels = next(out_dir.glob("*/labels.nii.gz"), None)
             if labels and not a.skip_peer and study != "L":
                 rows[-1]["agreement"] = agreement(labels)
