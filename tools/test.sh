@@ -16,11 +16,32 @@ if [ -n "$missing" ] && command -v apt-get >/dev/null; then
   fi
 fi
 
+# Python packages of the independent judges, which lie with the shared data: no use without it.
+shared=${STUNETD_SHARED:-../shared}
+python=$PWD/third_party/python
+if [ -d "$shared/tools" ] && [ -z "${STUNETD_PYTHON:-}" ]; then
+  if ! cmp -s tests/requirements.txt "$python/requirements.txt"; then
+    echo "python packages of the judges: installing into third_party/python (about 200 MB) …"
+    rm -rf "$python"
+    if python3 -m venv "$python" && "$python/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt; then
+      cp tests/requirements.txt "$python/"
+    else
+      echo "could not install them (Debian: apt-get install python3-venv); the tests that need them are skipped"
+    fi
+  fi
+  if [ -f "$python/requirements.txt" ]; then export STUNETD_PYTHON=$python/bin/python; fi
+fi
+
+step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 export STUNETD_SKIPPED=$PWD/target/skipped.txt
 mkdir -p target; : > "$STUNETD_SKIPPED"
+step "format"
 cargo fmt --check
+step "tests"
 cargo test --release
+step "lints"
 cargo clippy --release --all-targets --quiet -- -D warnings
 echo "lints and format: clean"
 skipped=$(wc -l < "$STUNETD_SKIPPED")
 if [ "$skipped" -gt 0 ]; then echo; echo "$skipped checks were skipped:"; sort "$STUNETD_SKIPPED" | sed 's/^/  /'; fi
+step "all done"
