@@ -8,7 +8,7 @@ help: ## this list
 
 .PHONY: libtorch
 libtorch: ## put libtorch and cmake into third_party/ (CUDA=1: the full set for a GPU too)
-	@CUDA=$(CUDA) tools/setup-libtorch.sh
+	@CARGO=$(CARGO) CUDA=$(CUDA) tools/setup-libtorch.sh
 
 .PHONY: build
 build: libtorch ## build the daemon into target/release

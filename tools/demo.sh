@@ -9,7 +9,6 @@ die() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 say() { printf '\n== %s\n' "$*"; }
 
 cargo=${CARGO:-cargo}
-command -v "$cargo" >/dev/null || die "$cargo is missing. Install Rust: https://rustup.rs"
 say "libtorch"
 tools/setup-libtorch.sh
 say "building"

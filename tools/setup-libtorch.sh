@@ -11,26 +11,38 @@ TORCH=2.11.0 CUPTI=13.0.85 CUDART=13.0.96 CMAKE=4.1.0
 root=third_party
 
 die() { printf 'setup-libtorch: %s\n' "$*" >&2; exit 1; }
-need() { command -v "$1" >/dev/null 2>&1 || die "$1 is missing. On Debian: apt-get install $2"; }
-
+# Everything that is missing is told at once. lacks PROGRAM PACKAGES.
+missing= packages=
+has() { command -v "$1" >/dev/null 2>&1; }
+lacks() { missing="$missing${missing:+, }$1"; packages="$packages $2"; }
 [ "$(uname -sm)" = "Linux x86_64" ] || die "only Linux on x86-64 is supported (this is $(uname -sm))"
-need python3 python3
-need gcc gcc
-need g++ g++
-need make make
-python3 -m pip --version >/dev/null 2>&1 || die "pip is missing. On Debian: apt-get install python3-pip"
+for tool in gcc g++ make; do has "$tool" || lacks "$tool" "$tool"; done
+if ! has python3; then lacks python3 "python3 python3-pip"; elif ! python3 -m pip --version >/dev/null 2>&1; then lacks pip python3-pip; fi
+advice=${packages:+On Debian: apt-get install$packages}
+cargo=${CARGO:-cargo} rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+if ! has "$cargo"; then
+  missing="$missing${missing:+, }$cargo"
+  [ -x "${HOME:-}/.cargo/bin/cargo" ] && how=". ~/.cargo/env" || how="https://rustup.rs"
+  advice="$advice${advice:+$'\n'  }Rust $rust or newer: $how"
+elif version=$("$cargo" --version | cut -d' ' -f2) && [ "$(printf '%s\n' "$rust" "$version" | sort -V | head -1)" != "$rust" ]; then
+  missing="$missing${missing:+, }Rust $rust (cargo here is $version)"
+  advice="$advice${advice:+$'\n'  }rustup update, or https://rustup.rs"
+fi
+[ -z "$missing" ] || die "missing: $missing"$'\n'"  $advice"
 mkdir -p "$root"
 
 # download NAME==VERSION DIR: the wheel for CPython 3.12, whatever Python runs here (nothing of it is imported).
 download() {
-  python3 -m pip download --quiet --progress-bar off --disable-pip-version-check --no-deps --only-binary=:all: \
+  local loud="--quiet --progress-bar off"
+  if [ -t 1 ]; then loud="--progress-bar on"; fi
+  python3 -m pip download $loud --disable-pip-version-check --no-deps --only-binary=:all: \
     --python-version 3.12 --implementation cp \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
     --platform manylinux2014_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux_2_12_x86_64 --platform manylinux2010_x86_64 \
     -d "$2" "$1" || die "could not download $1 from the Python package index; check the network and pip's settings, then run this again"
 }
 
-# extract WHEEL_GLOB DIR PREFIX…: the members under the prefixes, with a count on a terminal.
+# extract WHEEL_GLOB DIR PREFIX…: the members under the prefixes.
 extract() {
   python3 - "$@" <<'PY'
 import glob, os, shutil, sys, zipfile

@@ -10,6 +10,7 @@ mod delivery;
 mod dicom_input;
 mod docs;
 mod engine;
+mod first_steps;
 mod models;
 mod network;
 mod nifti;
