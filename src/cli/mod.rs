@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod inspect;
 mod model;
+mod model_forward;
 mod model_import;
 mod model_info;
 mod model_list;

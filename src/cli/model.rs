@@ -1,10 +1,10 @@
 //! `stunetd model …`: the verbs for models, one file each.
 
-use super::{model_import, model_info, model_list, model_verify};
+use super::{model_forward, model_import, model_info, model_list, model_verify};
 use crate::fault::Fault;
 use std::process::ExitCode;
 
-/// Imports, lists, shows and checks models.
+/// Imports, lists, shows, checks and tries models.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -17,6 +17,7 @@ enum Verb {
     List(model_list::Args),
     Info(model_info::Args),
     Verify(model_verify::Args),
+    Forward(model_forward::Args),
 }
 
 impl Args {
@@ -27,6 +28,7 @@ impl Args {
             Verb::List(args) => args.json,
             Verb::Info(args) => args.json,
             Verb::Verify(args) => args.json,
+            Verb::Forward(args) => args.json,
         }
     }
 }
@@ -38,5 +40,6 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         Verb::List(args) => model_list::run(args),
         Verb::Info(args) => model_info::run(args),
         Verb::Verify(args) => model_verify::run(args),
+        Verb::Forward(args) => model_forward::run(args),
     }
 }

@@ -8,7 +8,7 @@ use crate::dicom::{PixelFormat, SeriesKey};
 use crate::fault::{Class, Code, Fault};
 use crate::intake::scan::{Scan, ScanLimits, scan};
 use crate::models::Generation;
-use crate::pipeline::{Board, End, Input, JobId, Next, Order, Outcome, Plan, Street, WhenPublished, network};
+use crate::pipeline::{Board, End, Input, JobId, Next, Order, Outcome, Plan, Street, WhenPublished, network, refusal};
 use crate::results::ResultManifest;
 use crate::segment::SegmentOptions;
 use crate::series::{self, Policy};
@@ -144,7 +144,10 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     cores.start_rayon();
     let decoder = Arc::new(Decoder::new(DecoderConfig { workers: cores.rayon, ..DecoderConfig::default() })?);
     let mut report = Report::default();
-    let mut waiting = find(&args, &decoder, &mut report)?;
+    let mut waiting = find(&args, &model, &decoder, &mut report)?;
+    if waiting.is_empty() {
+        return report.tell(args.json);
+    }
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let host_memory = match args.host_memory {
@@ -199,8 +202,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     if shutdown.is_draining() {
         return Err(Fault::new(Code::InternalShutdown, "Interrupted."));
     }
-    report.tell(args.json)?;
-    Ok(report.exit.into())
+    report.tell(args.json)
 }
 
 /// The formats by name; one that does not exist in this version is `config.not_available`.
@@ -210,7 +212,7 @@ fn formats(names: &[String]) -> Result<Vec<Format>, Fault> {
 }
 
 /// Everything to segment among the inputs; what can not be is told to the report.
-fn find(args: &Args, decoder: &Decoder, report: &mut Report) -> Result<VecDeque<(Subject, Input)>, Fault> {
+fn find(args: &Args, model: &Generation, decoder: &Decoder, report: &mut Report) -> Result<VecDeque<(Subject, Input)>, Fault> {
     let mut found = VecDeque::new();
     let policy = Policy { irregular: args.irregular, min_slices: args.min_slices, ..Policy::default() };
     for path in &args.input {
@@ -234,8 +236,8 @@ fn find(args: &Args, decoder: &Decoder, report: &mut Report) -> Result<VecDeque<
         }
         for series in grouped.series {
             let key = SeriesKey { study: series.study_uid.to_string(), series: series.series_uid.to_string() };
-            match series.hold.clone() {
-                Some(hold) => report.refuse(&Subject::Series(key), Fault::new(hold.code, hold.detail)),
+            match refusal(&series, model) {
+                Some(refusal) => report.refuse(&Subject::Series(key), Fault::new(refusal.code, refusal.detail)),
                 None => found.push_back((Subject::Series(key), Input::Series(vec![series]))),
             }
         }
@@ -285,9 +287,11 @@ impl Report {
         self.refused.push(Refused::new(subject, fault.code, fault.detail));
     }
 
-    fn tell(&self, json: bool) -> Result<(), Fault> {
+    /// Prints what came of it; returns the exit code.
+    fn tell(&self, json: bool) -> Result<ExitCode, Fault> {
         if json {
-            return super::stdout_failed(print_json(self));
+            super::stdout_failed(print_json(self))?;
+            return Ok(self.exit.into());
         }
         for refused in &self.refused {
             super::report::refusal(&refused.subject(), refused.code, &refused.detail);
@@ -297,7 +301,10 @@ impl Report {
             super::report::note(&format!("files that belong to no series: {}", counts.join(", ")));
         }
         let lines: Vec<String> = self.results.iter().map(|d| d.folder.display().to_string()).collect();
-        if lines.is_empty() { Ok(()) } else { super::stdout_failed(print_line(&lines.join("\n"))) }
+        if !lines.is_empty() {
+            super::stdout_failed(print_line(&lines.join("\n")))?;
+        }
+        Ok(self.exit.into())
     }
 }
 

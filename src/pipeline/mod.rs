@@ -15,6 +15,6 @@ pub use board::{Beat, Board, Seat};
 pub use engine::network;
 pub use published::Published;
 pub use service::{Service, ServicePlan};
-pub use stages::{Input, Order, WhenPublished};
+pub use stages::{Input, Order, WhenPublished, refusal};
 pub use street::{End, EngineFactory, EngineFacts, Next, Opened, Outcome, Plan, Street};
 pub use work::{Envelope, JobId, Times, Work};

@@ -5,7 +5,7 @@
 //! quiet time finds it unchanged.
 
 use super::published::Published;
-use super::stages::Input;
+use super::stages::{Input, refusal};
 use super::street::{End, Outcome, Street};
 use super::work::JobId;
 use crate::config::Config;
@@ -16,7 +16,7 @@ use crate::intake::settle::Settle;
 use crate::intake::tree::{Print, Tree};
 use crate::intake::watch::{Dirty, Watcher};
 use crate::models::Generation;
-use crate::series::{self, Policy, Refusal, Series};
+use crate::series::{self, Policy, Series};
 use crate::sys::clock::Clock;
 use crate::sys::shutdown::Shutdown;
 use crate::telemetry::log::keyed_hash;
@@ -337,17 +337,6 @@ impl Service {
         tracing::info!("ended");
         fatal.map_or(Ok(()), Err)
     }
-}
-
-/// Why a series is not for this model.
-fn refusal(series: &Series, model: &Generation) -> Option<Refusal> {
-    let manifest = &model.manifest;
-    if !manifest.scope.modality.contains(&series.modality) {
-        let detail =
-            format!("The series is {}, the model `{}` is for {}.", series.modality, manifest.name, manifest.scope.modality.join(", "));
-        return Some(Refusal { code: Code::ScopeModality, detail });
-    }
-    series.hold.clone()
 }
 
 /// What lies behind a fault, for the log.

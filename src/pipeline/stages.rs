@@ -8,7 +8,7 @@ use crate::fault::{Code, Fault};
 use crate::models::Generation;
 use crate::results::{self, Identity, JobDates, ResultRequest, Results, Settings};
 use crate::segment::{Engine, Progress, SegmentOptions};
-use crate::series::{Case, Series};
+use crate::series::{Case, Refusal, Series};
 use crate::sys::durable::StagingDir;
 use crate::volume::decode::Decoder;
 use crate::volume::{self, LabelMap, Limits, Prepared, ReadLimits, Source, Volume};
@@ -84,6 +84,17 @@ pub struct Finished {
 pub fn too_large(need: u64, limit: u64) -> Fault {
     let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
     Fault::new(Code::MemoryTooLarge, format!("It needs about {:.1} GiB; `host_memory` is {:.1} GiB.", gib(need), gib(limit)))
+}
+
+/// Why a series is not for this model, as its headers tell.
+pub fn refusal(series: &Series, model: &Generation) -> Option<Refusal> {
+    let manifest = &model.manifest;
+    if !manifest.scope.modality.contains(&series.modality) {
+        let detail =
+            format!("The series is {}, the model `{}` is for {}.", series.modality, manifest.name, manifest.scope.modality.join(", "));
+        return Some(Refusal { code: Code::ScopeModality, detail });
+    }
+    series.hold.clone()
 }
 
 /// Decodes the pixels, unless the volume has its result already.
