@@ -36,8 +36,8 @@ fn the_setup_names_everything_that_is_missing() {
     old_rust.push(("cargo", "echo cargo 1.63.0"));
     let rust = env!("CARGO_PKG_RUST_VERSION");
     let newer = format!("Rust {rust} or newer: https://rustup.rs");
-    let cases: [(Vec<(&str, &str)>, &str, String); 7] = [
-        (without(&["gcc"]), "missing: gcc\n", "On Debian: apt-get install gcc\n".into()),
+    let cases = [
+        (without(&["gcc"]), "missing: gcc\n", "On Debian: apt-get install gcc\n".to_string()),
         (without(&["g++"]), "missing: g++\n", "On Debian: apt-get install g++\n".into()),
         (without(&["python3"]), "missing: python3\n", "On Debian: apt-get install python3 python3-pip\n".into()),
         (no_pip, "missing: pip\n", "On Debian: apt-get install python3-pip\n".into()),

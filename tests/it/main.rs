@@ -3,6 +3,7 @@
 mod support;
 
 mod aggregation;
+mod bad_input;
 mod checkpoint;
 mod cli;
 mod decode;
@@ -11,6 +12,7 @@ mod dicom_input;
 mod docs;
 mod engine;
 mod first_steps;
+mod json_outputs;
 mod models;
 mod network;
 mod nifti;

@@ -1,9 +1,10 @@
 //! The daemon: watches, takes what is quiet, publishes, survives failures, ends cleanly.
 //!
-//! Most tests run it in this process with a scripted engine and a clock that is moved by hand; the last ones start the real
-//! program on the phantom.
+//! Most tests run it in this process with a scripted engine and a clock that is moved by hand; `program` starts the real
+//! one.
 
 mod daemon;
+mod program;
 mod scripted;
 
 use crate::support::ct::Ct;

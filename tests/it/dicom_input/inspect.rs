@@ -13,10 +13,9 @@ fn inspect(arguments: &[&str], input: &Path) -> (Output, Value) {
     (output, json)
 }
 
-/// Holds an answer against `docs/json/inspect.schema.json`.
+/// Holds an answer against its schema.
 fn conforms(json: &Value) {
-    let text = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/json/inspect.schema.json")).expect("schema");
-    assert_eq!(schema::violations(&serde_json::from_slice(&text).expect("schema"), json), Vec::<String>::new());
+    schema::conforms("inspect", json);
 }
 
 /// A python that can write DICOM: `$STUNETD_PYTHON`, else `python3`.

@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod ct;
+pub mod disk;
 pub mod made;
 pub mod manifest;
 pub mod schema;

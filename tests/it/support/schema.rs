@@ -1,6 +1,20 @@
 //! The part of JSON Schema that the documents in docs/json use.
 
 use serde_json::Value;
+use std::path::Path;
+
+/// A schema in `docs/json`, by its file name.
+fn load(file: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json").join(file);
+    let text = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Fails unless `docs/json/NAME.schema.json` allows the document.
+pub fn conforms(name: &str, document: &Value) {
+    let found = violations(&load(&format!("{name}.schema.json")), document);
+    assert_eq!(found, Vec::<String>::new(), "{name}: {document:#}");
+}
 
 /// Everything in `value` that the schema does not allow, as paths with a reason.
 pub fn violations(schema: &Value, value: &Value) -> Vec<String> {
@@ -23,8 +37,12 @@ fn check(schema: &Value, value: &Value, at: &str, out: &mut Vec<String>) {
             "pattern",
             "items",
             "oneOf",
+            "$ref",
         ];
         assert!(KNOWN.contains(&key.as_str()), "{at}: the checker does not know `{key}`");
+    }
+    if let Some(file) = schema["$ref"].as_str() {
+        check(&load(file), value, at, out);
     }
     if let Some(kinds) = schema.get("type") {
         let kinds: Vec<&str> =
