@@ -3,14 +3,18 @@
 //! Tensors are `[N, C, X, Y, Z]`. Parameters are whatever tensors they are built from: leaves that want a gradient for
 //! training, or converted once for inference. Layers run plainly, by libtorch's own operators on any device and with
 //! gradients, until [`Layers::optimise`] lays out their weights for inference on the CPU and turns the fused kernels on.
+//!
+//! The first convolution after an up-sampling sees each coarse voxel up to eight times. Where that pays, `optimise` splits
+//! it in two: one over the skip, and a smaller one over the coarse tensor ([`fused::interleave_weight`]); their sum is
+//! taken inside the norm, and the concatenated tensor is never made.
 
-use super::fused::{self, EPSILON};
-use super::{Architecture, Error, shim};
-use std::borrow::Borrow;
+use super::conv::Conv;
+use super::fused::{self, EPSILON, Terms};
+use super::{Architecture, Error};
 use tch::{Device, Kind, Tensor};
 
 /// Sees tensors by name as they are made: `encoder.{s}`, `encoder.{s}.{b}.{conv1,norm1,act1,conv2,norm2,conv3}`, the
-/// same with `decoder.{u}`, `upsample.{u}` and `head.{u}`.
+/// same with `decoder.{u}`, `upsample.{u}` and `head.{u}`. Optimised networks show no insides of blocks that they split.
 pub type Observer<'a> = &'a mut dyn FnMut(&str, &Tensor);
 
 /// An observer, or none: names are only put together for an observer.
@@ -24,68 +28,11 @@ impl Probe<'_> {
     }
 }
 
+/// Stages, from the finest on, whose decoder is split. Further down the grids are too small for it to pay.
+const SPLIT_STAGES: usize = 2;
+
 /// Where a parameter of a given name and shape comes from.
 pub(super) type Source<'a> = &'a mut dyn FnMut(&str, &[i64]) -> Result<Tensor, Error>;
-
-/// A convolution's weight: as libtorch has it, or laid out for oneDNN.
-enum Weight {
-    Plain(Tensor),
-    Packed(Tensor),
-}
-
-/// A convolution with bias and padding `kernel / 2`.
-struct Conv {
-    weight: Weight,
-    bias: Tensor,
-    stride: [i64; 3],
-    padding: [i64; 3],
-}
-
-impl Conv {
-    fn build(name: &str, out: usize, cin: usize, kernel: [usize; 3], stride: [usize; 3], source: Source) -> Result<Conv, Error> {
-        let [x, y, z] = kernel.map(|k| k as i64);
-        Ok(Conv {
-            weight: Weight::Plain(source(&format!("{name}.weight"), &[out as i64, cin as i64, x, y, z])?),
-            bias: source(&format!("{name}.bias"), &[out as i64])?,
-            stride: stride.map(|s| s as i64),
-            padding: kernel.map(|k| (k / 2) as i64),
-        })
-    }
-
-    /// Lays out the weight for channels-last inputs `[N, C, X, Y, Z]` of about this size, where oneDNN computes its kind.
-    fn pack(&mut self, input: [usize; 3]) -> Result<(), Error> {
-        if let Weight::Plain(weight) = &self.weight
-            && matches!(weight.f_kind()?, Kind::Float | Kind::BFloat16)
-        {
-            let [x, y, z] = input.map(|edge| edge as i64);
-            let packed = shim::pack_conv3d(weight, self.padding, self.stride, [1, weight.size()[1], x, y, z])?;
-            self.weight = Weight::Packed(packed);
-        }
-        Ok(())
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        self.with_bias(x, Some(&self.bias))
-    }
-
-    /// For an InstanceNorm to follow, which takes any bias out again, or for a sum that brings the bias in.
-    fn without_bias(&self, x: &Tensor) -> Result<Tensor, Error> {
-        self.with_bias(x, None)
-    }
-
-    fn with_bias(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor, Error> {
-        match &self.weight {
-            Weight::Plain(weight) => {
-                let bias = bias.map(|b| b.f_to_kind(weight.f_kind()?)).transpose()?;
-                Ok(x.f_conv3d(weight, bias, self.stride, self.padding, [1, 1, 1], 1)?)
-            }
-            Weight::Packed(weight) => {
-                let bias = bias.map(|b| b.f_to_kind(x.f_kind()?)).transpose()?;
-                shim::conv3d(x, weight, bias.as_ref(), self.padding, self.stride)
-            }
-        }
-    }
-}
 
 /// InstanceNorm with affine parameters and no running statistics.
 struct Norm {
@@ -123,22 +70,64 @@ struct Block {
     conv2: Conv,
     norm2: Norm,
     conv3: Option<Conv>,
+    split: Option<Split>,
+}
+
+/// What a split block does to the up-sampled half of its input, at the coarse size; its own conv1 and conv3 then take the
+/// skip alone.
+struct Split {
+    phases: Conv,
+    conv3: Conv,
 }
 
 impl Block {
-    /// The same as [`forward`](Self::forward) up to rounding, by the fused kernels. The biases of conv1 and conv2 are left
-    /// out, since the norms remove them; conv3's comes in with the sum.
-    fn forward_fused(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let mut y = self.conv1.without_bias(x)?;
-        fused::norm_act(&mut y, &self.norm1.weight, &self.norm1.bias, None)?;
-        let mut y = self.conv2.without_bias(&y)?;
-        match &self.conv3 {
-            Some(conv3) => {
-                let skip = conv3.without_bias(x)?;
-                fused::norm_act(&mut y, &self.norm2.weight, &self.norm2.bias, Some((&skip, Some(&conv3.bias))))?;
-            }
-            None => fused::norm_act(&mut y, &self.norm2.weight, &self.norm2.bias, Some((x, None)))?,
+    /// Splits the block; its input is the concatenation of a tensor repeated by 2 and a skip of as many channels.
+    fn split(&mut self) -> Result<(), Error> {
+        if let Some(conv3) = &mut self.conv3 {
+            let half = conv3.weight()?.size()[1] / 2;
+            let phases = fused::interleave_weight(&self.conv1.weight()?.f_narrow(1, 0, half)?)?;
+            let low = conv3.weight()?.f_narrow(1, 0, half)?;
+            self.split = Some(Split { phases: Conv::of(phases, 1), conv3: Conv::of(low, 0) });
+            self.conv1.drop_inputs(half)?;
+            conv3.drop_inputs(half)?;
         }
+        Ok(())
+    }
+
+    /// Lays out all weights: `input` and `output` are the sizes before and after the block.
+    fn pack(&mut self, kind: Kind, input: [usize; 3], output: [usize; 3]) -> Result<(), Error> {
+        self.conv1.pack(kind, input)?;
+        self.conv2.pack(kind, output)?;
+        if let Some(conv3) = &mut self.conv3 {
+            conv3.pack(kind, input)?;
+        }
+        if let Some(split) = &mut self.split {
+            let coarse = input.map(|edge| edge / 2);
+            split.phases.pack(kind, coarse)?;
+            split.conv3.pack(kind, coarse)?;
+        }
+        Ok(())
+    }
+
+    /// The same as [`forward`](Self::forward) up to rounding, by the fused kernels; a split block takes the skip as `x` and
+    /// the coarse tensor as `low`. The biases of conv1 and conv2 are left out, since the norms remove them; conv3's comes
+    /// in with the sum.
+    fn forward_fused(&self, x: &Tensor, low: Option<&Tensor>) -> Result<Tensor, Error> {
+        let split = self.split.as_ref().zip(low);
+        let mut y = self.conv1.without_bias(x)?;
+        let phases = split.map(|(split, low)| split.phases.without_bias(low)).transpose()?;
+        fused::norm_act(&mut y, &self.norm1.weight, &self.norm1.bias, &Terms { phases: phases.as_ref(), ..Terms::default() })?;
+        drop(phases);
+        y = self.conv2.without_bias(&y)?;
+        let residual = self.conv3.as_ref().map(|conv3| conv3.without_bias(x)).transpose()?;
+        let low = split.map(|(split, low)| split.conv3.without_bias(low)).transpose()?;
+        let terms = Terms {
+            phases: None,
+            residual: Some(residual.as_ref().unwrap_or(x)),
+            low: low.as_ref(),
+            bias: self.conv3.as_ref().and_then(Conv::bias),
+        };
+        fused::norm_act(&mut y, &self.norm2.weight, &self.norm2.bias, &terms)?;
         Ok(y)
     }
 
@@ -190,16 +179,22 @@ impl Stage {
                 conv2: Conv::build(&part("conv2"), cout, cout, kernel, [1; 3], source)?,
                 norm2: Norm::build(&part("norm2"), cout, source)?,
                 conv3: if b == 0 { Some(Conv::build(&part("conv3"), cout, cin, [1; 3], stride, source)?) } else { None },
+                split: None,
             });
         }
         Ok(Stage(blocks))
     }
 
-    fn forward(&self, x: &Tensor, fused: bool, probe: &mut Probe) -> Result<Tensor, Error> {
+    fn is_split(&self) -> bool {
+        self.0.first().is_some_and(|block| block.split.is_some())
+    }
+
+    /// Runs the blocks; `low` is for a first block that is split.
+    fn forward(&self, x: &Tensor, low: Option<&Tensor>, fused: bool, probe: &mut Probe) -> Result<Tensor, Error> {
         let mut y: Option<Tensor> = None;
         for block in &self.0 {
             let x = y.as_ref().unwrap_or(x);
-            y = Some(if fused { block.forward_fused(x)? } else { block.forward(x, probe)? });
+            y = Some(if fused || block.split.is_some() { block.forward_fused(x, low)? } else { block.forward(x, probe)? });
         }
         Ok(y.unwrap_or_else(|| x.shallow_clone()))
     }
@@ -209,7 +204,7 @@ impl Stage {
 pub(super) struct Layers {
     encoder: Vec<Stage>,
     upsample: Vec<Conv>,
-    factors: Vec<[i64; 3]>,
+    factors: Vec<[usize; 3]>,
     decoder: Vec<Stage>,
     heads: Vec<Conv>,
     fused: bool,
@@ -229,7 +224,7 @@ impl Layers {
         for u in 0..5 {
             let s = 4 - u;
             upsample.push(Conv::build(&format!("upsample_layers.{u}.conv"), a.dims[s], a.dims[s + 1], [1; 3], [1; 3], source)?);
-            factors.push(a.strides[s].map(|f| f as i64));
+            factors.push(a.strides[s]);
             let (prefix, name) = (format!("conv_blocks_localization.{u}"), format!("decoder.{u}"));
             let plan =
                 StagePlan { prefix, name, depth: a.depth[s], cin: 2 * a.dims[s], cout: a.dims[s], kernel: a.kernels[s], stride: [1; 3] };
@@ -239,28 +234,37 @@ impl Layers {
         Ok(Layers { encoder, upsample, factors, decoder, heads, fused: false })
     }
 
-    /// Lays out the weights for inference on the CPU, for patches of about this size, and runs by fused kernels from now on.
-    /// The parameters must be on the CPU and inputs channels-last; gradients are no longer to be had.
-    pub(super) fn optimise(&mut self, a: &Architecture, patch: [usize; 3]) -> Result<(), Error> {
-        let sizes = a.stage_sizes(patch);
-        let pack = |stage: &mut Stage, entry: [usize; 3], inside: [usize; 3]| -> Result<(), Error> {
-            for (b, block) in stage.0.iter_mut().enumerate() {
-                let input = if b == 0 { entry } else { inside };
-                block.conv1.pack(input)?;
-                block.conv2.pack(inside)?;
-                if let Some(conv3) = &mut block.conv3 {
-                    conv3.pack(input)?;
-                }
+    /// All weights but the heads' in another kind, channels-last; for inference on a device that runs plainly.
+    pub(super) fn convert(&mut self, kind: Kind) -> Result<(), Error> {
+        for block in self.encoder.iter_mut().chain(&mut self.decoder).flat_map(|stage| &mut stage.0) {
+            block.conv1.convert(kind)?;
+            block.conv2.convert(kind)?;
+            if let Some(conv3) = &mut block.conv3 {
+                conv3.convert(kind)?;
             }
-            Ok(())
+        }
+        self.upsample.iter_mut().try_for_each(|conv| conv.convert(kind))
+    }
+
+    /// Lays out the weights for inference on the CPU in f32 or bf16, for patches of about this size, and runs by fused
+    /// kernels from now on. The parameters must be f32 on the CPU and inputs channels-last; gradients are no longer to be had.
+    pub(super) fn optimise(&mut self, a: &Architecture, patch: [usize; 3], kind: Kind) -> Result<(), Error> {
+        let sizes = a.stage_sizes(patch);
+        let pack = |stage: &mut Stage, entry: [usize; 3], inside: [usize; 3]| {
+            let blocks = stage.0.iter_mut().enumerate();
+            blocks.map(|(b, block)| block.pack(kind, if b == 0 { entry } else { inside }, inside)).collect::<Result<(), Error>>()
         };
         for (s, stage) in self.encoder.iter_mut().enumerate() {
             pack(stage, sizes[s.saturating_sub(1)], sizes[s])?;
         }
         for u in 0..5 {
-            pack(&mut self.decoder[u], sizes[4 - u], sizes[4 - u])?;
-            self.upsample[u].pack(sizes[5 - u])?;
-            self.heads[u].pack(sizes[4 - u])?;
+            let s = 4 - u;
+            if s < SPLIT_STAGES && a.strides[s] == [2; 3] && a.kernels[s] == [3; 3] {
+                self.decoder[u].0.iter_mut().take(1).try_for_each(Block::split)?;
+            }
+            pack(&mut self.decoder[u], sizes[s], sizes[s])?;
+            self.upsample[u].pack(kind, sizes[s + 1])?;
+            self.heads[u].pack(Kind::Float, sizes[s])?;
         }
         self.fused = true;
         Ok(())
@@ -277,23 +281,29 @@ impl Layers {
         let fused = self.fused && probe.0.is_none();
         let mut skips = Vec::with_capacity(6);
         for (s, stage) in self.encoder.iter().enumerate() {
-            let y = stage.forward(skips.last().unwrap_or(x), fused, probe)?;
+            let y = stage.forward(skips.last().unwrap_or(x), None, fused, probe)?;
             probe.see(&y, || format!("encoder.{s}"));
             skips.push(y);
         }
         let mut x = skips.pop().unwrap_or_else(|| x.shallow_clone());
         for (u, stage) in self.decoder.iter().enumerate() {
             let low = self.upsample[u].forward(&x)?;
-            let joined = match skips.pop() {
-                Some(skip) if fused => fused::repeat_concat(&low, self.factors[u], &skip)?,
-                Some(skip) => {
-                    let up = repeat(&low, self.factors[u])?;
-                    probe.see(&up, || format!("upsample.{u}"));
-                    Tensor::f_cat(&[up, skip], 1)?
-                }
-                None => low,
+            drop(x);
+            let Some(skip) = skips.pop() else { return Err(Error::Torch(format!("decoder step {u} has no skip"))) };
+            let up = if fused { None } else { Some(repeat(&low, self.factors[u])?) };
+            if let Some(up) = &up {
+                probe.see(up, || format!("upsample.{u}"));
+            }
+            x = if stage.is_split() {
+                stage.forward(&skip, Some(&low), fused, probe)?
+            } else {
+                let joined = match up {
+                    None => fused::repeat_concat(&low, self.factors[u], &skip)?,
+                    Some(up) => Tensor::f_cat(&[&up, &skip], 1)?,
+                };
+                drop((low, skip));
+                stage.forward(&joined, None, fused, probe)?
             };
-            x = stage.forward(&joined, fused, probe)?;
             probe.see(&x, || format!("decoder.{u}"));
             each(u, &x, probe)?;
         }
@@ -303,7 +313,8 @@ impl Layers {
     /// The segmentation head of decoder step `u` (4 = full resolution): features → logits.
     pub(super) fn head(&self, u: usize, features: &Tensor, probe: &mut Probe) -> Result<Tensor, Error> {
         let head = &self.heads[u];
-        let logits = head.forward(&features.f_to_kind(head.bias.f_kind()?)?)?;
+        let kind = head.bias().map_or(Ok(Kind::Float), Tensor::f_kind)?;
+        let logits = head.forward(&features.f_to_kind(kind)?)?;
         probe.see(&logits, || format!("head.{u}"));
         Ok(logits)
     }
@@ -311,24 +322,12 @@ impl Layers {
 
 /// Nearest-neighbour repeat by integer factors. It commutes with a 1×1×1 convolution, which is therefore run before it,
 /// on an eighth of the voxels.
-fn repeat(x: &Tensor, factors: [i64; 3]) -> Result<Tensor, Error> {
+fn repeat(x: &Tensor, factors: [usize; 3]) -> Result<Tensor, Error> {
     if factors == [1; 3] {
         return Ok(x.shallow_clone());
     }
     let size = x.size();
-    let out: [i64; 3] = std::array::from_fn(|axis| size[axis + 2] * factors[axis]);
+    let out: [i64; 3] = std::array::from_fn(|axis| size[axis + 2] * factors[axis] as i64);
     let [a, b, c] = factors.map(|f| f as f64);
     Ok(x.f_upsample_nearest3d(out, a, b, c)?)
-}
-
-/// The same numbers with the channel axis fastest in memory (libtorch's `channels_last_3d`), also where one channel or
-/// one voxel makes the layout ambiguous and libtorch would leave the strides alone.
-pub(super) fn channels_last(x: impl Borrow<Tensor>) -> Result<Tensor, Error> {
-    let x = x.borrow();
-    let size = x.size();
-    let [n, c, a, b, d] = size.as_slice() else {
-        return Err(Error::Input(format!("five axes were expected, found shape {size:?}")));
-    };
-    let packed = x.f_permute([0, 2, 3, 4, 1])?.f_contiguous()?;
-    Ok(packed.f_as_strided([*n, *c, *a, *b, *d], [c * a * b * d, 1, c * b * d, c * d, *c], None)?)
 }

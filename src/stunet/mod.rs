@@ -5,6 +5,7 @@
 
 mod architecture;
 pub mod checkpoint;
+mod conv;
 mod device;
 mod error;
 mod forward_file;

@@ -1,6 +1,7 @@
 //! A network with its weights on a device, for inference.
 
-use super::layers::{Layers, Observer, Probe, channels_last};
+use super::conv::channels_last;
+use super::layers::{Layers, Observer, Probe};
 use super::{Architecture, Error, Precision, fused, shim, tensor_file};
 use std::collections::HashMap;
 use std::path::Path;
@@ -48,17 +49,15 @@ impl Network {
             _ => None,
         };
         let layers = tch::no_grad(|| {
-            let mut layers = Layers::build(architecture, &mut |name, shape| {
+            let mut layers = Layers::build(architecture, &mut |name, _| {
                 let missing = || Error::Input(format!("parameter {name} is missing"));
                 let tensor = tensors.remove(name).ok_or_else(missing)?;
-                // Biases, affine parameters and heads keep the wide kind; see `Precision`.
-                let wide = shape.len() == 1 || name.starts_with("seg_outputs.");
-                let kind = if wide { precision.wide_kind() } else { precision.kind() };
-                let tensor = tensor.f_detach()?.f_to_device(device)?.f_to_kind(kind)?;
-                if shape.len() == 5 { channels_last(tensor) } else { Ok(tensor) }
+                Ok(tensor.f_detach()?.f_to_device(device)?.f_to_kind(precision.wide_kind())?)
             })?;
             if fused {
-                layers.optimise(architecture, TYPICAL_PATCH)?;
+                layers.optimise(architecture, TYPICAL_PATCH, precision.kind())?;
+            } else {
+                layers.convert(precision.kind())?;
             }
             Ok::<_, Error>(layers)
         })?;
