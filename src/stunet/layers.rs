@@ -29,7 +29,7 @@ impl Probe<'_> {
 }
 
 /// Stages, from the finest on, whose decoder is split. Further down the grids are too small for it to pay.
-const SPLIT_STAGES: usize = 2;
+const SPLIT_STAGES: usize = 3;
 
 /// Where a parameter of a given name and shape comes from.
 pub(super) type Source<'a> = &'a mut dyn FnMut(&str, &[i64]) -> Result<Tensor, Error>;
@@ -251,8 +251,8 @@ impl Layers {
     pub(super) fn optimise(&mut self, a: &Architecture, patch: [usize; 3], kind: Kind) -> Result<(), Error> {
         let sizes = a.stage_sizes(patch);
         let pack = |stage: &mut Stage, entry: [usize; 3], inside: [usize; 3]| {
-            let blocks = stage.0.iter_mut().enumerate();
-            blocks.map(|(b, block)| block.pack(kind, if b == 0 { entry } else { inside }, inside)).collect::<Result<(), Error>>()
+            let mut blocks = stage.0.iter_mut().enumerate();
+            blocks.try_for_each(|(b, block)| block.pack(kind, if b == 0 { entry } else { inside }, inside))
         };
         for (s, stage) in self.encoder.iter_mut().enumerate() {
             pack(stage, sizes[s.saturating_sub(1)], sizes[s])?;
