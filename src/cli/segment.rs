@@ -80,6 +80,8 @@ struct Done {
     outcome: &'static str,
     /// Seconds by stage.
     seconds: BTreeMap<&'static str, f64>,
+    /// Seconds of the steps within `segment`, and `windows`: how many the network saw.
+    engine: BTreeMap<&'static str, f64>,
     /// `manifest.json` of that folder.
     manifest: ResultManifest,
 }
@@ -273,10 +275,11 @@ impl Report {
             }
         };
         let seconds = outcome.times.iter().map(|(stage, time)| (stage.name(), time.as_secs_f64())).collect();
+        let engine = outcome.times.engine.into_iter().collect();
         let Some(manifest) = delivery::published(&folder)? else {
             return Err(Fault::new(Code::DiskUnreadable, format!("{}: the result has gone", folder.display())));
         };
-        let done = Done { folder, outcome: word, seconds, manifest };
+        let done = Done { folder, outcome: word, seconds, engine, manifest };
         bar.line(&done.line());
         self.results.push(done);
         Ok(())

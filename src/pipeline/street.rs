@@ -417,7 +417,7 @@ fn device(
     // Empty after a panic: what the engine held is not trusted any more.
     let mut owned = Some(engine);
     for work in prepared {
-        let done = place.step(&seat, Stage::Segment, work, |ready, _| {
+        let done = place.step(&seat, Stage::Segment, work, |ready, envelope| {
             let mut engine = match owned.take() {
                 Some(engine) => engine,
                 None => open(factory)?.engine,
@@ -429,6 +429,7 @@ fn device(
                 seat.progress(progress);
                 !shutdown.is_abandoning()
             });
+            envelope.times.engine = engine.timings();
             owned = Some(engine);
             labelled.inspect(|l| metrics.voxels(l.labels.labels().len() as u64))
         });

@@ -36,17 +36,21 @@ pub struct Envelope {
 }
 
 /// Time spent in each stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Times([Duration; Stage::ALL.len()]);
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Times {
+    stages: [Duration; Stage::ALL.len()],
+    /// What the engine says of its own steps: seconds and counts by name.
+    pub engine: Vec<(&'static str, f64)>,
+}
 
 impl Times {
     /// Adds to a stage.
     pub fn add(&mut self, stage: Stage, time: Duration) {
-        self.0[stage as usize] += time;
+        self.stages[stage as usize] += time;
     }
 
     /// By stage, in the order of the street.
     pub fn iter(&self) -> impl Iterator<Item = (Stage, Duration)> {
-        Stage::ALL.into_iter().map(|stage| (stage, self.0[stage as usize]))
+        Stage::ALL.into_iter().map(|stage| (stage, self.stages[stage as usize]))
     }
 }
