@@ -27,6 +27,10 @@ lint: libtorch ## cargo fmt --check and clippy
 	@$(CARGO) fmt --check
 	@$(CARGO) clippy --release --all-targets -- -D warnings
 
+.PHONY: bench
+bench: build ## what users wait for: make bench STUDY=S,M,L MODEL=demo,S,B (ARGS=--help lists more)
+	@$(CARGO) bench --quiet --bench stages -- $(if $(STUDY),--study $(STUDY)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
 .PHONY: docs
 docs: libtorch ## write the pages that are made from the code
 	@STUNETD_BLESS=1 $(CARGO) test --quiet --release --test it docs::
