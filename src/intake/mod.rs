@@ -1,6 +1,7 @@
 //! Where studies come in: scanning and watching folders, receiving from the network, deciding when a series is complete.
 
 pub mod dimse;
+pub mod multipart;
 pub mod scan;
 pub mod scp;
 pub mod select;
