@@ -6,7 +6,7 @@ codes! {
     ConfigUnreadable, "config.unreadable", Fatal, "The configuration file can not be read.", "Check the path and its permissions.";
     ConfigInvalid, "config.invalid", Fatal, "The configuration is not valid.", "Correct the line named and run `stunetd check-config`.";
     ConfigUnknownKey, "config.unknown_key", Fatal, "The configuration has a key that does not exist.", "Correct the key; the nearest valid name is in the message.";
-    ConfigListen, "config.can_not_listen", Fatal, "The address for HTTP can not be used.", "Choose another `http.listen`, or end the program that uses it.";
+    ConfigListen, "config.can_not_listen", Fatal, "An address to listen on can not be used.", "Choose another `http.listen` or `dimse.listen`, or end the program that uses it.";
     ConfigInputMissing, "config.input_missing", Fatal, "The input path does not exist or can not be read.", "Check the path and its permissions.";
     // ---- input files
     InputNotDicom, "input.not_dicom", Poison, "This is not DICOM.", "Give a folder with CT or PET instances, or a NIfTI file.";

@@ -39,6 +39,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("turbojpeg_sys", &["volume"]),
     ("seccompiler", &["volume"]),
     ("dicom_ul", &["intake", "delivery"]),
+    ("rustls", &["intake", "delivery"]),
     ("axum", &["web"]),
     ("tokio", &["web", "pipeline", "cli", "intake", "sys"]),
     ("notify", &["intake"]),

@@ -2,6 +2,8 @@
 
 use crate::config::{self, Config, LogFormat};
 use crate::fault::{Code, Fault};
+use crate::intake::reception::Reception;
+use crate::intake::scp::Scp;
 use crate::models::Generation;
 use crate::pipeline::{EngineFactory, Order, Plan, Service, ServicePlan, Street, WhenPublished, network};
 use crate::segment::SegmentOptions;
@@ -32,6 +34,8 @@ pub struct Args {
 pub struct Seams {
     /// Opens the engine.
     pub engine: EngineFactory,
+    /// Runs the codecs.
+    pub decoder: DecoderConfig,
     /// Who gets which cores.
     pub cores: Cores,
     /// Tells time.
@@ -50,8 +54,9 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     signals::listen(shutdown.clone(), FirstSignal::Drains).map_err(super::no_signals)?;
     let choice = &config.model;
     let cores = super::cores(choice.device);
+    let decoder = DecoderConfig { workers: cores.rayon, ..DecoderConfig::default() };
     let engine = network(choice.path.clone(), choice.device, choice.precision, cores.torch);
-    match serve(config, Seams { engine, cores, clock: Arc::new(SystemClock), shutdown }) {
+    match serve(config, Seams { engine, decoder, cores, clock: Arc::new(SystemClock), shutdown }) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(fault) => {
             super::report::fault(&fault, false);
@@ -62,16 +67,17 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
 
 /// Runs the daemon until the shutdown signal: `stunetd::run`.
 pub fn serve(config: Config, seams: Seams) -> Result<(), Fault> {
-    let Seams { engine, cores, clock, shutdown } = seams;
+    let Seams { engine, decoder, cores, clock, shutdown } = seams;
     let metrics = Arc::new(Metrics::new().map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?);
     let model = Arc::new(Generation::open(&config.model.path)?);
     // Told now, not after the first study.
     durable::create_dir_all(&config.output.path)?;
     durable::remove_leftovers(&config.output.path)?;
     drop(StagingDir::new_in(&config.output.path)?);
+    let reception = config.receives().then(|| Reception::open(&config.spool, metrics.clone())).transpose()?.map(Arc::new);
 
     cores.start_rayon();
-    let decoder = Arc::new(Decoder::new(DecoderConfig { workers: cores.rayon, ..DecoderConfig::default() })?);
+    let decoder = Arc::new(Decoder::new(decoder)?);
     let choice = &config.model;
     let street = Street::start(Plan {
         order: Order {
@@ -110,7 +116,11 @@ pub fn serve(config: Config, seams: Seams) -> Result<(), Fault> {
         web::Status { metrics: metrics.clone(), board: street.board().clone(), oldest: Arc::new(street.oldest()), clock: clock.clone() };
     let server = web::serve(config.http.listen.get(), status)?;
     tracing::info!(address = %server.address(), "metrics and health");
-    let result = Service::new(ServicePlan { street, config, model, decoder, clock, metrics, shutdown })?.run();
-    drop(server);
+    let scp = reception.clone().and_then(|reception| Scp::start(&config.dimse, reception).transpose()).transpose()?;
+    if let Some(scp) = &scp {
+        tracing::info!(address = %scp.address(), title = %config.dimse.ae_title, "DICOM");
+    }
+    let result = Service::new(ServicePlan { street, config, reception, model, decoder, clock, metrics, shutdown })?.run();
+    drop((server, scp));
     result
 }

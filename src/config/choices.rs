@@ -3,7 +3,6 @@
 use super::units::by_text;
 use serde::Deserialize;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 /// A choice by name: the enum, its names, reading and printing.
@@ -131,40 +130,3 @@ impl<'de> Deserialize<'de> for Share {
         Share::new(value).ok_or_else(|| serde::de::Error::custom(format!("{value} is not above 0 and at most 1")))
     }
 }
-
-/// An address that only this machine reaches. Beyond it, HTTP would need TLS and a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LoopbackAddress(SocketAddr);
-
-impl LoopbackAddress {
-    /// 127.0.0.1 with this port; 0 lets the system choose.
-    pub fn port(port: u16) -> LoopbackAddress {
-        LoopbackAddress(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-    }
-
-    /// The address.
-    pub fn get(self) -> SocketAddr {
-        self.0
-    }
-}
-
-impl FromStr for LoopbackAddress {
-    type Err = String;
-    fn from_str(text: &str) -> Result<LoopbackAddress, String> {
-        let address: SocketAddr =
-            text.parse().map_err(|_| format!("`{text}` is not an address with a port, such as \"127.0.0.1:9117\""))?;
-        if address.ip().is_loopback() {
-            Ok(LoopbackAddress(address))
-        } else {
-            Err(format!("`{text}` is not a loopback address; put a proxy with TLS in front to reach it from elsewhere"))
-        }
-    }
-}
-
-impl fmt::Display for LoopbackAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-by_text!(LoopbackAddress);

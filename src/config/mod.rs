@@ -2,13 +2,15 @@
 //! its line and, for a wrong name, the nearest right one.
 
 mod choices;
+mod network;
 mod reader;
 mod schema;
 mod units;
 
-pub use choices::{After, Format, Irregular, LogFormat, LogLevel, LoopbackAddress, Share};
+pub use choices::{After, Format, Irregular, LogFormat, LogLevel, Share};
+pub use network::{AeTitle, Listen, LoopbackAddress, Network};
 pub use reader::{Mistake, nearest};
-pub use schema::{Config, Http, Intake, Log, Model, Output, Watch};
+pub use schema::{Config, Dimse, Http, Intake, Log, Model, Output, Spool, Stow, Watch};
 pub use units::{ByteSize, HumanDuration};
 
 use crate::fault::{Code, Fault};

@@ -1,7 +1,7 @@
 //! Reads the TOML document table by table, key by key: a mistake is noted with its line, and reading goes on.
 
-use super::schema::{Config, Http, Intake, Log, Model, Output, Watch};
-use super::{choices, units};
+use super::schema::{Config, Dimse, Http, Intake, Log, Model, Output, Spool, Stow, Watch};
+use super::{choices, network, units};
 use crate::fault::Code;
 use crate::stunet::{DeviceChoice, Precision};
 use serde::Deserialize;
@@ -59,7 +59,7 @@ macro_rules! plain {
 
 plain!(bool, PathBuf, units::ByteSize, units::HumanDuration);
 plain!(choices::After, choices::Format, choices::Irregular, choices::LogFormat, choices::LogLevel);
-plain!(choices::LoopbackAddress, choices::Share);
+plain!(choices::Share, network::LoopbackAddress, network::Listen, network::AeTitle, network::Network);
 
 impl FromToml for DeviceChoice {
     fn read(value: Value<'_>, reader: &mut Reader) -> Option<DeviceChoice> {
@@ -235,6 +235,9 @@ pub(super) fn parse(text: &str) -> Result<Config, Vec<Mistake>> {
 pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("", Config::KEYS),
     ("watch", Watch::KEYS),
+    ("dimse", Dimse::KEYS),
+    ("stow", Stow::KEYS),
+    ("spool", Spool::KEYS),
     ("intake", Intake::KEYS),
     ("model", Model::KEYS),
     ("output", Output::KEYS),

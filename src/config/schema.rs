@@ -1,7 +1,8 @@
 //! Every key of the configuration, its type and its default. `config/stunetd.toml` says the same for people; a test keeps
 //! them equal.
 
-use super::choices::{After, Format, Irregular, LogFormat, LogLevel, LoopbackAddress, Share};
+use super::choices::{After, Format, Irregular, LogFormat, LogLevel, Share};
+use super::network::{AeTitle, Listen, LoopbackAddress, Network};
 use super::reader::{FromToml, Reader, Value};
 use super::units::{ByteSize, HumanDuration};
 use crate::stunet::{DeviceChoice, Precision};
@@ -41,6 +42,12 @@ table! {
         libtorch_dir: PathBuf = PathBuf::new(),
         /// Folders that studies arrive in.
         watch: Vec<Watch> = vec![Watch::default()],
+        /// Receiving over DICOM.
+        dimse: Dimse = Dimse::default(),
+        /// Receiving over HTTP.
+        stow: Stow = Stow::default(),
+        /// What is received.
+        spool: Spool = Spool::default(),
         /// When and which series are taken.
         intake: Intake = Intake::default(),
         /// The model and how it runs.
@@ -61,6 +68,60 @@ table! {
         path: PathBuf = PathBuf::from("/var/lib/stunetd/incoming"),
         /// What happens to the files once their result is published.
         after: After = After::Keep,
+    }
+}
+
+table! {
+    /// Receiving over DICOM: C-STORE and C-ECHO.
+    Dimse {
+        /// Address and port; nowhere when empty.
+        listen: Listen = Listen(None),
+        /// Our title, which callers have to name.
+        ae_title: AeTitle = AeTitle::ours(),
+        /// Titles of callers that may associate; empty: all.
+        allow_ae_titles: Vec<AeTitle> = Vec::new(),
+        /// Addresses and networks of callers that may connect; empty: all.
+        allow_addresses: Vec<Network> = Vec::new(),
+        /// Associations at a time.
+        max_associations: usize = 32,
+        /// Largest PDU that is received.
+        max_pdu: ByteSize = ByteSize(256 << 10),
+        /// A caller that is silent for this long is disconnected.
+        idle: HumanDuration = HumanDuration(Duration::from_secs(60)),
+        /// Our certificate and those above it, PEM; empty: no TLS.
+        tls_certificate: PathBuf = PathBuf::new(),
+        /// Its private key, PEM.
+        tls_key: PathBuf = PathBuf::new(),
+        /// Authorities, PEM; callers then have to show a certificate that one of them signed.
+        tls_client_ca: PathBuf = PathBuf::new(),
+    }
+}
+
+table! {
+    /// Receiving over HTTP: STOW-RS at `http.listen`.
+    Stow {
+        /// Whether `/dicom-web/studies` takes objects.
+        enabled: bool = false,
+        /// Largest request.
+        max_body: ByteSize = ByteSize(16 << 30),
+        /// Most objects of a request.
+        max_parts: usize = 20_000,
+        /// Requests at a time.
+        max_requests: usize = 4,
+        /// A caller that is silent for this long is disconnected.
+        idle: HumanDuration = HumanDuration(Duration::from_secs(60)),
+    }
+}
+
+table! {
+    /// Where objects of the network are kept.
+    Spool {
+        /// The folder.
+        path: PathBuf = PathBuf::from("/var/lib/stunetd/spool"),
+        /// Largest object.
+        max_instance: ByteSize = ByteSize(4 << 30),
+        /// With less than this free on the disk nothing is taken.
+        min_free: ByteSize = ByteSize(2 << 30),
     }
 }
 
@@ -125,34 +186,52 @@ table! {
 impl Config {
     /// The same with relative paths starting from `base`.
     pub fn relative_to(mut self, base: &Path) -> Config {
-        let paths = self.watch.iter_mut().map(|w| &mut w.path).chain([&mut self.model.path, &mut self.output.path]);
-        for path in paths {
+        let paths = self.watch.iter_mut().map(|w| &mut w.path);
+        for path in paths.chain([&mut self.model.path, &mut self.output.path, &mut self.spool.path]) {
             *path = base.join(&path);
         }
-        if !self.libtorch_dir.as_os_str().is_empty() {
-            self.libtorch_dir = base.join(&self.libtorch_dir);
+        let Dimse { tls_certificate, tls_key, tls_client_ca, .. } = &mut self.dimse;
+        for path in [&mut self.libtorch_dir, tls_certificate, tls_key, tls_client_ca] {
+            if !path.as_os_str().is_empty() {
+                *path = base.join(&path);
+            }
         }
         self
+    }
+
+    /// Whether anything is taken from the network.
+    pub fn receives(&self) -> bool {
+        self.dimse.listen.0.is_some() || self.stow.enabled
     }
 
     /// What is wrong with values that are well formed: the key, the item of a list, what. Nothing here looks at the machine.
     pub(super) fn check(&self) -> Vec<(&'static str, usize, String)> {
         let mut wrong = Vec::new();
-        if self.watch.is_empty() {
-            wrong.push(("watch", 0, "at least one folder has to be watched".to_string()));
+        if self.watch.is_empty() && !self.receives() {
+            wrong.push(("watch", 0, "at least one folder has to be watched, or `dimse.listen` or `stow.enabled` be set".to_string()));
         }
         for (i, watch) in self.watch.iter().enumerate() {
             if watch.path.as_os_str().is_empty() {
                 wrong.push(("watch.path", i, "the path is empty".into()));
-            } else if watch.path.starts_with(&self.output.path) || self.output.path.starts_with(&watch.path) {
-                let detail = format!("{} and output.path {} lie in each other", watch.path.display(), self.output.path.display());
-                wrong.push(("watch.path", i, detail));
             }
-            if self.watch[..i].iter().any(|other| other.path.starts_with(&watch.path) || watch.path.starts_with(&other.path)) {
+            for (name, other) in [("output.path", &self.output.path), ("spool.path", &self.spool.path)] {
+                if overlap(&watch.path, other) {
+                    let detail = format!("{} and {name} {} lie in each other", watch.path.display(), other.display());
+                    wrong.push(("watch.path", i, detail));
+                }
+            }
+            if self.watch[..i].iter().any(|other| overlap(&other.path, &watch.path)) {
                 wrong.push(("watch.path", i, format!("{} lies in, or holds, another watched folder", watch.path.display())));
             }
         }
-        for (key, path) in [("model.path", &self.model.path), ("output.path", &self.output.path)] {
+        if overlap(&self.spool.path, &self.output.path) {
+            wrong.push(("spool.path", 0, format!("it and output.path {} lie in each other", self.output.path.display())));
+        }
+        wrong.extend(self.dimse.check());
+        if self.stow.max_requests == 0 || self.stow.max_parts == 0 {
+            wrong.push((if self.stow.max_parts == 0 { "stow.max_parts" } else { "stow.max_requests" }, 0, "at least 1".into()));
+        }
+        for (key, path) in [("model.path", &self.model.path), ("output.path", &self.output.path), ("spool.path", &self.spool.path)] {
             if path.as_os_str().is_empty() {
                 wrong.push((key, 0, "the path is empty".into()));
             }
@@ -172,4 +251,34 @@ impl Config {
         }
         wrong
     }
+}
+
+impl Dimse {
+    fn check(&self) -> Vec<(&'static str, usize, String)> {
+        let mut wrong = Vec::new();
+        let has = |path: &Path| !path.as_os_str().is_empty();
+        if self.max_associations == 0 {
+            wrong.push(("dimse.max_associations", 0, "at least 1".into()));
+        }
+        if !(4 << 10..=16 << 20).contains(&self.max_pdu.0) {
+            wrong.push(("dimse.max_pdu", 0, "from 4 KiB to 16 MiB".into()));
+        }
+        if self.idle.0.is_zero() {
+            wrong.push(("dimse.idle", 0, "at least 1 ms".into()));
+        }
+        if has(&self.tls_certificate) != has(&self.tls_key) {
+            let (given, lacking) = if has(&self.tls_key) { ("tls_key", "tls_certificate") } else { ("tls_certificate", "tls_key") };
+            let key = if given == "tls_key" { "dimse.tls_key" } else { "dimse.tls_certificate" };
+            wrong.push((key, 0, format!("`dimse.{lacking}` has to be given too")));
+        }
+        if has(&self.tls_client_ca) && !has(&self.tls_certificate) {
+            wrong.push(("dimse.tls_client_ca", 0, "`dimse.tls_certificate` has to be given too".into()));
+        }
+        wrong
+    }
+}
+
+fn overlap(a: &Path, b: &Path) -> bool {
+    let given = !a.as_os_str().is_empty() && !b.as_os_str().is_empty();
+    given && (a.starts_with(b) || b.starts_with(a))
 }

@@ -84,7 +84,7 @@ fn values_are_checked_against_each_other() {
         "[intake]\nmin_slices = 0",
     ];
     insta::assert_snapshot!(cases.map(told).join("\n"), @r#"
-    1: `watch`: at least one folder has to be watched
+    1: `watch`: at least one folder has to be watched, or `dimse.listen` or `stow.enabled` be set
     1: `host_memory`: 12 MiB is too little for any study; at least 1 GiB
     2: `watch.path`: /a and output.path /a/b lie in each other
     4: `watch.path`: /a/b lies in, or holds, another watched folder

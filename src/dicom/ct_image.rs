@@ -102,6 +102,6 @@ impl CtSeries<'_> {
         let stored = hu.iter().flat_map(|v| (v.saturating_sub(INTERCEPT).clamp(0, 4095) as u16).to_le_bytes()).collect();
         let pixels = tags::PIXEL_DATA;
         e.raw(&RawElement { tag: (pixels.group(), pixels.element()), vr: *b"OW", value: stored });
-        [file_meta(uids::CT_IMAGE_STORAGE, instance_uid), e.into_data_set()].concat()
+        [file_meta(uids::CT_IMAGE_STORAGE, instance_uid, uids::EXPLICIT_VR_LITTLE_ENDIAN), e.into_data_set()].concat()
     }
 }

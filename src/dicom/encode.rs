@@ -220,14 +220,14 @@ fn long_length(vr: VR) -> bool {
     matches!(vr, OB | OD | OF | OL | OV | OW | SQ | SV | UC | UN | UR | UT | UV)
 }
 
-/// Preamble, magic code and file meta information (PS3.10 section 7) of an explicit VR little endian file.
-pub fn file_meta(sop_class: &str, sop_instance: &Uid) -> Vec<u8> {
-    use dicom_dictionary_std::{tags, uids};
+/// Preamble, magic code and file meta information (PS3.10 section 7) of a file in this transfer syntax.
+pub fn file_meta(sop_class: &str, sop_instance: &Uid, transfer_syntax: &str) -> Vec<u8> {
+    use dicom_dictionary_std::tags;
     let mut meta = Encoder::new();
     meta.element(tags::FILE_META_INFORMATION_VERSION, VR::OB, &[0, 1]);
     meta.text(tags::MEDIA_STORAGE_SOP_CLASS_UID, VR::UI, sop_class);
     meta.uid(tags::MEDIA_STORAGE_SOP_INSTANCE_UID, sop_instance);
-    meta.text(tags::TRANSFER_SYNTAX_UID, VR::UI, uids::EXPLICIT_VR_LITTLE_ENDIAN);
+    meta.text(tags::TRANSFER_SYNTAX_UID, VR::UI, transfer_syntax);
     meta.text(tags::IMPLEMENTATION_CLASS_UID, VR::UI, IMPLEMENTATION_CLASS_UID);
     meta.text(tags::IMPLEMENTATION_VERSION_NAME, VR::SH, concat!("STUNETD_", env!("CARGO_PKG_VERSION")));
     let meta = meta.into_data_set();

@@ -22,7 +22,7 @@ mod uid;
 pub use copied::{CopiedAttributes, RawElement};
 pub use elements::{DataSet, Level, Value};
 pub use error::DicomError;
-pub use header::read_instance;
+pub use header::{Identity, read_identity, read_instance};
 pub use instance::{
     Announced, Frame, ImageObject, Instance, PetHeader, PhaseKey, PhaseKeys, PhaseValue, PixelFormat, PlaneTiming, RefusedFile, Rescale,
     SelectionTags, SeriesKey,

@@ -12,7 +12,7 @@ const RESPONSE: u16 = 0x8000;
 /// Command Data Set Type (0000,0800): no data set follows.
 const NO_DATA_SET: u16 = 0x0101;
 
-/// Status (0000,0900) of a C-STORE response (PS3.4 B.2.3, PS3.7 C).
+/// Status (0000,0900) of a C-STORE response (PS3.4 B.2.3, PS3.7 C), and Failure Reason (0008,1197) of STOW-RS (PS3.18 annex I).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Stored, and on disk.
@@ -23,6 +23,12 @@ pub enum Status {
     DoesNotMatch,
     /// Cannot understand: the data set can not be read.
     CannotUnderstand,
+    /// Cannot understand: an identifying UID is missing or not valid.
+    BadUid,
+    /// Cannot understand: larger than the limit.
+    TooLarge,
+    /// The transfer syntax is not supported (STOW-RS only: a C-STORE has negotiated it).
+    TransferSyntaxNotSupported,
     /// SOP class not supported.
     SopClassNotSupported,
     /// Invalid SOP instance UID.
@@ -39,10 +45,30 @@ impl Status {
             Status::OutOfResources => 0xA700,
             Status::DoesNotMatch => 0xA900,
             Status::CannotUnderstand => 0xC000,
+            Status::BadUid => 0xC001,
+            Status::TooLarge => 0xC002,
+            Status::TransferSyntaxNotSupported => 0xC122,
             Status::SopClassNotSupported => 0x0122,
             Status::InvalidInstance => 0x0117,
             Status::UnrecognizedOperation => 0x0211,
         }
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Status::Success => "stored",
+            Status::OutOfResources => "no room, or the disk failed",
+            Status::DoesNotMatch => "its UIDs are not those that were announced",
+            Status::CannotUnderstand => "it can not be read",
+            Status::BadUid => "an identifying UID is missing or not valid",
+            Status::TooLarge => "it is larger than the limit",
+            Status::TransferSyntaxNotSupported => "its transfer syntax is not supported",
+            Status::SopClassNotSupported => "its SOP class is not accepted",
+            Status::InvalidInstance => "the announced SOP Instance UID is not valid",
+            Status::UnrecognizedOperation => "the operation is not supported",
+        })
     }
 }
 

@@ -1,11 +1,14 @@
 //! Where studies come in: scanning and watching folders, receiving from the network, deciding when a series is complete.
 
+pub mod arrivals;
 pub mod dimse;
 pub mod multipart;
+pub mod reception;
 pub mod scan;
 pub mod scp;
 pub mod select;
 pub mod settle;
 pub mod spool;
+mod tls;
 pub mod tree;
 pub mod watch;

@@ -1,19 +1,28 @@
 //! A storage SCP (PS3.4 annex B) and verification SCP: instances from the network into the spool.
 //!
 //! One listener thread, one thread an association. A C-STORE is answered Success only after file and folder are on
-//! disk (invariant 2). Storage commitment is never offered as an SCP: a scanner might delete its images on our word.
+//! disk. Storage commitment is never offered as an SCP: a scanner might delete its images on our word.
 
+use super::arrivals::Delivery;
 use super::dimse::{self, Request, Status};
-use super::spool::{FileMeta, Identity, Incoming, Spool, Stored};
-use crate::dicom::Uid;
+use super::reception::{Reception, STORAGE_SOP_CLASSES, status_of};
+use super::spool::Incoming;
+use super::tls;
+use crate::config::Dimse;
+use crate::dicom::syntax;
 use crate::fault::{Code, Fault};
-use dicom_ul::Pdu;
+use crate::telemetry::metrics::{Association, Transport};
 use dicom_ul::association::server::AccessControl;
-use dicom_ul::association::{ServerAssociation, ServerAssociationOptions};
-use dicom_ul::pdu::{AssociationRJServiceUserReason, PDataValue, PDataValueType, UserIdentity};
+use dicom_ul::association::{CloseSocket, ServerAssociation, ServerAssociationOptions};
+use dicom_ul::pdu::{
+    AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason, AssociationRJServiceUserReason,
+    AssociationRJSource, PDataValue, PDataValueType, PresentationContextResultReason, UserIdentity,
+};
+use dicom_ul::{Pdu, write_pdu};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -21,91 +30,8 @@ use std::time::Duration;
 
 /// Verification SOP Class.
 const VERIFICATION: &str = "1.2.840.10008.1.1";
-
-/// Storage SOP classes that are accepted: what can be segmented, and label objects for curation.
-pub const STORAGE_SOP_CLASSES: &[(&str, &str)] = &[
-    ("1.2.840.10008.5.1.4.1.1.2", "CT Image Storage"),
-    ("1.2.840.10008.5.1.4.1.1.2.1", "Enhanced CT Image Storage"),
-    ("1.2.840.10008.5.1.4.1.1.2.2", "Legacy Converted Enhanced CT Image Storage"),
-    ("1.2.840.10008.5.1.4.1.1.128", "Positron Emission Tomography Image Storage"),
-    ("1.2.840.10008.5.1.4.1.1.130", "Enhanced PET Image Storage"),
-    ("1.2.840.10008.5.1.4.1.1.128.1", "Legacy Converted Enhanced PET Image Storage"),
-    ("1.2.840.10008.5.1.4.1.1.7", "Secondary Capture Image Storage"),
-    ("1.2.840.10008.5.1.4.1.1.66.4", "Segmentation Storage"),
-    ("1.2.840.10008.5.1.4.1.1.66.7", "Label Map Segmentation Storage"),
-    ("1.2.840.10008.5.1.4.1.1.481.3", "RT Structure Set Storage"),
-];
-
-/// Transfer syntaxes that are accepted: all that `volume` decodes.
-pub const TRANSFER_SYNTAXES: &[(&str, &str)] = &[
-    ("1.2.840.10008.1.2.1", "Explicit VR Little Endian"),
-    ("1.2.840.10008.1.2", "Implicit VR Little Endian"),
-    ("1.2.840.10008.1.2.2", "Explicit VR Big Endian"),
-    ("1.2.840.10008.1.2.1.99", "Deflated Explicit VR Little Endian"),
-    ("1.2.840.10008.1.2.1.98", "Encapsulated Uncompressed Explicit VR Little Endian"),
-    ("1.2.840.10008.1.2.5", "RLE Lossless"),
-    ("1.2.840.10008.1.2.4.50", "JPEG Baseline"),
-    ("1.2.840.10008.1.2.4.51", "JPEG Extended"),
-    ("1.2.840.10008.1.2.4.57", "JPEG Lossless"),
-    ("1.2.840.10008.1.2.4.70", "JPEG Lossless SV1"),
-    ("1.2.840.10008.1.2.4.80", "JPEG-LS Lossless"),
-    ("1.2.840.10008.1.2.4.81", "JPEG-LS Near Lossless"),
-    ("1.2.840.10008.1.2.4.90", "JPEG 2000 Lossless"),
-    ("1.2.840.10008.1.2.4.91", "JPEG 2000"),
-    ("1.2.840.10008.1.2.4.201", "HTJ2K Lossless"),
-    ("1.2.840.10008.1.2.4.202", "HTJ2K Lossless RPCL"),
-    ("1.2.840.10008.1.2.4.203", "HTJ2K"),
-    ("1.2.840.10008.1.2.8.1", "Deflated Image Frame Compression"),
-];
-
-/// How the SCP listens, and to whom.
-#[derive(Clone, Debug)]
-pub struct ScpConfig {
-    /// Address and port.
-    pub listen: SocketAddr,
-    /// Our AE title; a caller has to name it.
-    pub ae_title: String,
-    /// Calling AE titles that may associate; empty: all.
-    pub allow_ae_titles: Vec<String>,
-    /// Addresses that may connect; empty: all.
-    pub allow_addresses: Vec<IpAddr>,
-    /// Associations at a time; one more is rejected.
-    pub max_associations: usize,
-    /// Largest PDU that is received, bytes.
-    pub max_pdu: u32,
-    /// A peer that is silent this long is disconnected.
-    pub idle: Duration,
-}
-
-/// What the SCP needs from the rest of the daemon.
-pub struct ScpSeams {
-    /// Where instances go.
-    pub spool: Arc<Spool>,
-    /// Reads the UIDs of a data set that has been received.
-    pub identify: fn(&Path) -> Result<Identity, Fault>,
-    /// Whether there is room; `false` answers out-of-resources before a byte is written.
-    pub has_room: Arc<dyn Fn() -> bool + Send + Sync>,
-    /// Told of what happens, for metrics, the ledger and settling.
-    pub events: Arc<dyn Fn(ScpEvent) + Send + Sync>,
-}
-
-/// What happened at the SCP.
-#[derive(Clone, Debug)]
-pub enum ScpEvent {
-    /// An association was accepted.
-    Opened,
-    /// An association ended; `released` tells an orderly release from a lost or aborted one.
-    Closed {
-        /// Whether the peer released it.
-        released: bool,
-    },
-    /// An association was refused.
-    Refused,
-    /// An instance is on disk; the sender is told after this returns.
-    Stored(Stored, Identity),
-    /// An instance was answered with this status.
-    Failed(Status),
-}
+/// Largest A-ASSOCIATE-RQ that is read from a peer that is turned away.
+const MAX_REQUEST: u64 = 256 * 1024;
 
 /// A running SCP. Dropped or stopped, it takes no new association; those open end with their current instance.
 pub struct Scp {
@@ -115,19 +41,23 @@ pub struct Scp {
 }
 
 impl Scp {
-    /// Binds and starts listening.
-    pub fn start(config: ScpConfig, seams: ScpSeams) -> Result<Scp, Fault> {
-        let cannot =
-            |e: std::io::Error| Fault::new(Code::ConfigInvalid, format!("The DICOM port {} can not be opened: {e}.", config.listen));
-        let socket = TcpListener::bind(config.listen).map_err(cannot)?;
-        let address = socket.local_addr().map_err(cannot)?;
+    /// Binds `dimse.listen` and starts listening; `None` when it is empty.
+    ///
+    /// # Errors
+    /// `config.can_not_listen`; `config.invalid` for certificates that can not be used.
+    pub fn start(config: &Dimse, reception: Arc<Reception>) -> Result<Option<Scp>, Fault> {
+        let Some(listen) = config.listen.0 else { return Ok(None) };
+        let tls = tls::server_config(config)?;
+        let failed = |e: std::io::Error| Fault::new(Code::ConfigListen, format!("`dimse.listen`: {listen}: {e}")).caused_by(e);
+        let socket = TcpListener::bind(listen).map_err(failed)?;
+        let address = socket.local_addr().map_err(failed)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let server = Arc::new(Server { config, seams, stop: stop.clone(), open: AtomicUsize::new(0) });
+        let server = Arc::new(Server { config: config.clone(), tls, reception, stop: stop.clone(), open: AtomicUsize::new(0) });
         let listener = std::thread::Builder::new()
             .name("dicom-listen".into())
             .spawn(move || server.listen(&socket))
-            .map_err(|e| Fault::new(Code::InternalBug, format!("no thread for the DICOM listener: {e}")))?;
-        Ok(Scp { address, stop, listener: Some(listener) })
+            .map_err(|e| Fault::new(Code::InternalBug, format!("no thread for the DICOM listener: {e}")).caused_by(e))?;
+        Ok(Some(Scp { address, stop, listener: Some(listener) }))
     }
 
     /// Where it listens; the port is the system's choice when 0 was asked for.
@@ -140,8 +70,14 @@ impl Scp {
         self.stop.store(true, Ordering::SeqCst);
         if let Some(listener) = self.listener.take() {
             // `accept` has no deadline of its own: one connection wakes it.
-            let _ = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
-            let _ = listener.join();
+            let mut address = self.address;
+            if address.ip().is_unspecified() {
+                address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+            }
+            // Without that connection the listener thread would be waited for in vain; it ends with the process.
+            if TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok() {
+                let _ = listener.join();
+            }
         }
     }
 }
@@ -153,16 +89,17 @@ impl Drop for Scp {
 }
 
 struct Server {
-    config: ScpConfig,
-    seams: ScpSeams,
+    config: Dimse,
+    tls: Option<Arc<ServerConfig>>,
+    reception: Arc<Reception>,
     stop: Arc<AtomicBool>,
     open: AtomicUsize,
 }
 
-/// Who may associate. `full` rejects everybody: too many associations are open.
+/// Who may associate.
 struct Door<'a> {
-    config: &'a ScpConfig,
-    full: bool,
+    config: &'a Dimse,
+    peer: SocketAddr,
 }
 
 impl AccessControl for Door<'_> {
@@ -173,15 +110,17 @@ impl AccessControl for Door<'_> {
         called: &str,
         _: Option<&UserIdentity>,
     ) -> Result<(), AssociationRJServiceUserReason> {
-        if self.full {
-            Err(AssociationRJServiceUserReason::NoReasonGiven)
-        } else if called.trim() != ours {
-            Err(AssociationRJServiceUserReason::CalledAETitleNotRecognized)
-        } else if !self.config.allow_ae_titles.is_empty() && !self.config.allow_ae_titles.iter().any(|a| a == calling.trim()) {
-            Err(AssociationRJServiceUserReason::CallingAETitleNotRecognized)
+        let allowed = &self.config.allow_ae_titles;
+        let reason = if called.trim() != ours {
+            AssociationRJServiceUserReason::CalledAETitleNotRecognized
+        } else if !allowed.is_empty() && !allowed.iter().any(|a| a.as_str() == calling.trim()) {
+            AssociationRJServiceUserReason::CallingAETitleNotRecognized
         } else {
-            Ok(())
-        }
+            return Ok(());
+        };
+        let (calling, called) = (calling.escape_debug(), called.escape_debug());
+        tracing::warn!(peer = %self.peer, %calling, %called, "an association was rejected: {reason}");
+        Err(reason)
     }
 }
 
@@ -191,112 +130,133 @@ impl Server {
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
-            let Ok(stream) = stream else { continue };
+            let Ok((stream, peer)) = stream.and_then(|stream| stream.peer_addr().map(|peer| (stream, peer))) else { continue };
             let allowed = &self.config.allow_addresses;
-            let known = stream.peer_addr().is_ok_and(|peer| allowed.is_empty() || allowed.contains(&peer.ip().to_canonical()));
-            let open = self.open.fetch_add(1, Ordering::SeqCst);
+            let open = Open::new(self);
             // Twice the limit may wait to be told that we are full; beyond it a connection is dropped unheard.
-            if !known || open >= 2 * self.config.max_associations {
-                self.open.fetch_sub(1, Ordering::SeqCst);
-                (self.seams.events)(ScpEvent::Refused);
+            let unheard = open.others >= 2 * self.config.max_associations;
+            if unheard || !(allowed.is_empty() || allowed.iter().any(|network| network.contains(peer.ip()))) {
+                tracing::warn!(%peer, "a connection was dropped: {}", if unheard { "too many are open" } else { "unknown address" });
+                self.count(Association::Rejected);
                 continue;
             }
-            let server = self.clone();
-            let full = open >= self.config.max_associations;
-            let spawned = std::thread::Builder::new().name("dicom-assoc".into()).spawn(move || {
-                let guard = OpenGuard(&server.open);
-                server.serve(stream, full);
-                drop(guard);
-            });
-            if spawned.is_err() {
-                self.open.fetch_sub(1, Ordering::SeqCst);
-                (self.seams.events)(ScpEvent::Refused);
+            let spawned =
+                std::thread::Builder::new().name("dicom-assoc".into()).spawn(move || open.server.serve(stream, peer, open.others));
+            if let Err(e) = spawned {
+                tracing::error!(%peer, "no thread for an association: {e}");
+                self.count(Association::Rejected);
             }
         }
     }
 
-    fn serve(&self, stream: TcpStream, full: bool) {
+    fn count(&self, what: Association) {
+        self.reception.metrics().association(what);
+    }
+
+    fn serve(&self, stream: TcpStream, peer: SocketAddr, others: usize) {
         // An answer of a few bytes must not wait for more to come.
         let _ = stream.set_nodelay(true);
+        if others >= self.config.max_associations {
+            tracing::warn!(%peer, "an association was rejected: {others} are open");
+            self.count(Association::Rejected);
+            // A peer that is gone meanwhile needs no answer.
+            return drop(self.turn_away(stream));
+        }
         let mut options = ServerAssociationOptions::new()
-            .ae_access_control(Door { config: &self.config, full })
+            .ae_access_control(Door { config: &self.config, peer })
             .ae_title(self.config.ae_title.as_str())
-            .max_pdu_length(self.config.max_pdu)
-            .read_timeout(self.config.idle)
-            .write_timeout(self.config.idle)
+            .max_pdu_length(self.config.max_pdu.0.try_into().unwrap_or(u32::MAX))
+            .read_timeout(self.config.idle.0)
+            .write_timeout(self.config.idle.0)
             .with_abstract_syntax(VERIFICATION);
         for (uid, _) in STORAGE_SOP_CLASSES {
             options = options.with_abstract_syntax(*uid);
         }
-        for (uid, _) in TRANSFER_SYNTAXES {
-            options = options.with_transfer_syntax(*uid);
+        for uid in syntax::readable() {
+            options = options.with_transfer_syntax(uid);
         }
-        match options.establish(stream) {
-            Ok(association) => {
-                (self.seams.events)(ScpEvent::Opened);
-                let released = self.converse(association);
-                (self.seams.events)(ScpEvent::Closed { released });
-            }
-            Err(_) => (self.seams.events)(ScpEvent::Refused),
+        let ended = match &self.tls {
+            None => options.establish(stream).map(|association| self.attend(association)),
+            Some(tls) => options.tls_config(tls.clone()).establish_tls(stream).map(|association| self.attend(association)),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, "no association: {error}");
+            self.count(Association::Rejected);
         }
     }
 
-    /// Answers a peer until it releases (`true`) or is lost.
-    fn converse(&self, mut association: ServerAssociation<TcpStream>) -> bool {
-        let syntaxes: HashMap<u8, String> =
-            association.presentation_contexts().iter().map(|c| (c.id, c.transfer_syntax.trim_matches(['\0', ' ']).to_owned())).collect();
-        let mut command: Vec<u8> = Vec::new();
-        let mut pending: Option<Pending<'_>> = None;
+    /// Reads the peer's request and rejects it for now (PS3.8 section 9.3.4: transient, local limit exceeded), so that it comes again.
+    fn turn_away(&self, stream: TcpStream) -> std::io::Result<()> {
+        stream.set_read_timeout(Some(self.config.idle.0))?;
+        stream.set_write_timeout(Some(self.config.idle.0))?;
+        let source = AssociationRJSource::ServiceProviderPresentation(AssociationRJServiceProviderPresentationReason::LocalLimitExceeded);
+        let mut answer = Vec::new();
+        write_pdu(&mut answer, &Pdu::AssociationRJ(AssociationRJ { result: AssociationRJResult::Transient, source }))
+            .map_err(std::io::Error::other)?;
+        fn exchange(mut stream: impl Read + Write, answer: &[u8]) -> std::io::Result<()> {
+            let mut head = [0; 6];
+            stream.read_exact(&mut head)?;
+            let length = u32::from_be_bytes([head[2], head[3], head[4], head[5]]);
+            std::io::copy(&mut Read::by_ref(&mut stream).take(MAX_REQUEST.min(length.into())), &mut std::io::sink())?;
+            stream.write_all(answer)?;
+            stream.flush()
+        }
+        match &self.tls {
+            None => exchange(&stream, &answer),
+            Some(tls) => {
+                let connection = ServerConnection::new(tls.clone()).map_err(std::io::Error::other)?;
+                exchange(StreamOwned::new(connection, &stream), &answer)
+            }
+        }
+    }
+
+    /// Answers a peer until it releases or is lost.
+    fn attend<S: Read + Write + CloseSocket>(&self, association: ServerAssociation<S>) {
+        self.count(Association::Accepted);
+        let delivery = self.reception.arrivals().open();
+        if self.converse(association, &delivery) {
+            delivery.complete();
+            self.count(Association::Released);
+        } else {
+            self.count(Association::Aborted);
+        }
+    }
+
+    /// Whether it ended with a release.
+    fn converse<S: Read + Write + CloseSocket>(&self, mut association: ServerAssociation<S>, delivery: &Delivery) -> bool {
+        let contexts = association
+            .presentation_contexts()
+            .iter()
+            .filter(|c| c.reason == PresentationContextResultReason::Acceptance)
+            .map(|c| (c.id, Context { abstract_syntax: c.abstract_syntax.clone(), transfer_syntax: trimmed(&c.transfer_syntax) }))
+            .collect();
+        let mut talk = Talk { server: self, delivery, contexts, command: Vec::new(), pending: None };
         loop {
             match association.receive() {
                 Ok(Pdu::PData { data }) => {
                     for value in data {
-                        let context = value.presentation_context_id;
-                        let answer = match value.value_type {
-                            PDataValueType::Command if pending.is_some() => None,
-                            PDataValueType::Command => {
-                                command.extend_from_slice(&value.data);
-                                if command.len() > dimse::MAX_COMMAND {
-                                    None
-                                } else if !value.is_last {
-                                    Some(None)
-                                } else {
-                                    self.begin(&std::mem::take(&mut command), syntaxes.get(&context), &mut pending)
-                                }
-                            }
-                            PDataValueType::Data => match pending.as_mut() {
-                                None => None,
-                                Some(p) => {
-                                    p.receive(&value.data);
-                                    Some(if value.is_last { pending.take().and_then(|p| self.end(p)) } else { None })
-                                }
-                            },
-                        };
-                        match answer {
-                            Some(None) => {}
-                            Some(Some(bytes)) => {
-                                let reply = PDataValue {
-                                    presentation_context_id: context,
-                                    value_type: PDataValueType::Command,
-                                    is_last: true,
-                                    data: bytes,
-                                };
-                                if association.send(&Pdu::PData { data: vec![reply] }).is_err() {
+                        let presentation_context_id = value.presentation_context_id;
+                        match talk.hear(value) {
+                            Next::Listen => {}
+                            Next::Answer(data) => {
+                                let value =
+                                    PDataValue { presentation_context_id, value_type: PDataValueType::Command, is_last: true, data };
+                                if association.send(&Pdu::PData { data: vec![value] }).is_err() {
                                     return false;
                                 }
                             }
-                            None => {
+                            Next::Abort => {
                                 let _ = association.abort();
                                 return false;
                             }
                         }
-                        if self.stop.load(Ordering::SeqCst) && pending.is_none() {
-                            let _ = association.abort();
-                            return false;
-                        }
+                    }
+                    if self.stop.load(Ordering::SeqCst) && talk.pending.is_none() {
+                        let _ = association.abort();
+                        return false;
                     }
                 }
-                Ok(Pdu::ReleaseRQ) => return association.send(&Pdu::ReleaseRP).is_ok(),
+                Ok(Pdu::ReleaseRQ) => return association.send(&Pdu::ReleaseRP).is_ok() && talk.pending.is_none(),
                 Ok(_) => {
                     let _ = association.abort();
                     return false;
@@ -305,76 +265,112 @@ impl Server {
             }
         }
     }
+}
 
-    /// A command is complete: answers it, or prepares for its data set. `None` aborts the association.
-    fn begin<'s>(&'s self, command: &[u8], syntax: Option<&String>, pending: &mut Option<Pending<'s>>) -> Option<Option<Vec<u8>>> {
-        let request = dimse::request(command).ok()?;
-        match &request {
-            Request::Cancel => Some(None),
-            Request::Echo { .. } => Some(dimse::response(&request, Status::Success)),
-            Request::Other { has_data_set: false, .. } => Some(dimse::response(&request, Status::UnrecognizedOperation)),
-            Request::Other { .. } => {
-                *pending = Some(Pending { request, sink: Err(Status::UnrecognizedOperation) });
-                Some(None)
-            }
-            Request::Store { sop_class_uid, sop_instance_uid, .. } => {
-                let sink = self.sink(sop_class_uid, sop_instance_uid, syntax?);
-                *pending = Some(Pending { request, sink });
-                Some(None)
-            }
-        }
-    }
+fn trimmed(uid: &str) -> String {
+    uid.trim_matches(['\0', ' ']).to_owned()
+}
 
-    /// The place for a data set, or the status that its sender gets once all of it has been read and thrown away.
-    fn sink(&self, class: &str, instance: &str, syntax: &str) -> Result<Incoming<'_>, Status> {
-        if !STORAGE_SOP_CLASSES.iter().any(|(uid, _)| *uid == class) {
-            return Err(Status::SopClassNotSupported);
-        }
-        let meta = FileMeta {
-            sop_class_uid: Uid::parse(class).map_err(|_| Status::SopClassNotSupported)?,
-            sop_instance_uid: Uid::parse(instance).map_err(|_| Status::InvalidInstance)?,
-            transfer_syntax_uid: Uid::parse(syntax).map_err(|_| Status::CannotUnderstand)?,
-        };
-        if !(self.seams.has_room)() {
-            return Err(Status::OutOfResources);
-        }
-        self.seams.spool.begin(&meta).map_err(|_| Status::OutOfResources)
-    }
+/// An accepted presentation context.
+struct Context {
+    abstract_syntax: String,
+    transfer_syntax: String,
+}
 
-    /// A data set is complete: brings it to the disk, then answers.
-    fn end(&self, pending: Pending<'_>) -> Option<Vec<u8>> {
-        let status = match (pending.sink, &pending.request) {
-            (Ok(incoming), Request::Store { sop_class_uid, sop_instance_uid, .. }) => {
-                match self.keep(incoming, sop_class_uid, sop_instance_uid) {
-                    Ok(()) => Status::Success,
-                    Err(status) => status,
-                }
-            }
-            (Err(status), _) => status,
-            (Ok(_), _) => Status::UnrecognizedOperation,
-        };
-        if status != Status::Success {
-            (self.seams.events)(ScpEvent::Failed(status));
-        }
-        dimse::response(&pending.request, status)
-    }
+/// What follows from something heard.
+enum Next {
+    Listen,
+    Answer(Vec<u8>),
+    Abort,
+}
 
-    fn keep(&self, mut incoming: Incoming<'_>, class: &str, instance: &str) -> Result<(), Status> {
-        let path = incoming.finish().map_err(|_| Status::OutOfResources)?;
-        let identity = (self.seams.identify)(path).map_err(|_| Status::CannotUnderstand)?;
-        if identity.sop_class_uid.as_str() != class || identity.sop_instance_uid.as_str() != instance {
-            return Err(Status::DoesNotMatch);
-        }
-        let stored = incoming.commit(&identity).map_err(|_| Status::OutOfResources)?;
-        (self.seams.events)(ScpEvent::Stored(stored, identity));
-        Ok(())
+impl Next {
+    fn answer(request: &Request, status: Status) -> Next {
+        dimse::response(request, status).map_or(Next::Listen, Next::Answer)
     }
 }
 
 /// A request whose data set is on its way.
 struct Pending<'a> {
+    context: u8,
     request: Request,
+    /// Where the data set goes, or the status that its sender gets once all of it has been read and thrown away.
     sink: Result<Incoming<'a>, Status>,
+}
+
+/// The messages of one association.
+struct Talk<'a> {
+    server: &'a Server,
+    delivery: &'a Delivery,
+    contexts: HashMap<u8, Context>,
+    command: Vec<u8>,
+    pending: Option<Pending<'a>>,
+}
+
+impl<'a> Talk<'a> {
+    fn hear(&mut self, value: PDataValue) -> Next {
+        let PDataValue { presentation_context_id: context, value_type, is_last, data } = value;
+        match (value_type, &mut self.pending) {
+            (PDataValueType::Command, None) => {
+                self.command.extend_from_slice(&data);
+                match is_last {
+                    _ if self.command.len() > dimse::MAX_COMMAND => Next::Abort,
+                    false => Next::Listen,
+                    true => self.begin(context),
+                }
+            }
+            (PDataValueType::Data, Some(pending)) if pending.context == context => {
+                pending.receive(&data);
+                match self.pending.take_if(|_| is_last) {
+                    Some(pending) => self.end(pending),
+                    None => Next::Listen,
+                }
+            }
+            _ => Next::Abort,
+        }
+    }
+
+    /// A command is complete: it is answered, or its data set awaited.
+    fn begin(&mut self, context: u8) -> Next {
+        let command = std::mem::take(&mut self.command);
+        let (Ok(request), Some(Context { abstract_syntax, transfer_syntax })) = (dimse::request(&command), self.contexts.get(&context))
+        else {
+            return Next::Abort;
+        };
+        let sink = match &request {
+            Request::Cancel => return Next::Listen,
+            Request::Echo { .. } => return Next::answer(&request, Status::Success),
+            Request::Other { has_data_set: false, .. } => return Next::answer(&request, Status::UnrecognizedOperation),
+            Request::Other { .. } => Err(Status::UnrecognizedOperation),
+            Request::Store { sop_class_uid, .. } if sop_class_uid != abstract_syntax => Err(Status::SopClassNotSupported),
+            Request::Store { sop_class_uid, sop_instance_uid, .. } => {
+                self.server.reception.begin_data_set(sop_class_uid, sop_instance_uid, transfer_syntax)
+            }
+        };
+        self.pending = Some(Pending { context, request, sink });
+        Next::Listen
+    }
+
+    /// A data set is complete: it is brought to the disk, then answered.
+    fn end(&mut self, pending: Pending<'a>) -> Next {
+        let Pending { request, sink, .. } = pending;
+        let reception = &self.server.reception;
+        let kept = match (sink, &request) {
+            (Ok(incoming), Request::Store { sop_class_uid, sop_instance_uid, .. }) => reception
+                .keep(incoming, self.delivery, Transport::Dimse, |identity| {
+                    let same = identity.sop_class_uid.as_str() == sop_class_uid && identity.sop_instance_uid.as_str() == sop_instance_uid;
+                    if same { Ok(()) } else { Err(Status::DoesNotMatch) }
+                })
+                .map_err(|refused| refused.status),
+            (Ok(_), _) => Err(Status::UnrecognizedOperation),
+            (Err(status), _) => Err(status),
+        };
+        let status = kept.err().unwrap_or(Status::Success);
+        if status != Status::Success {
+            reception.refused(Transport::Dimse, status);
+        }
+        Next::answer(&request, status)
+    }
 }
 
 impl Pending<'_> {
@@ -383,15 +379,26 @@ impl Pending<'_> {
         if let Ok(incoming) = &mut self.sink
             && let Err(fault) = incoming.write(bytes)
         {
-            self.sink = Err(if fault.code == Code::InputTooLarge { Status::CannotUnderstand } else { Status::OutOfResources });
+            self.sink = Err(status_of(&fault));
         }
     }
 }
 
-struct OpenGuard<'a>(&'a AtomicUsize);
+/// One connection, counted as long as it lasts.
+struct Open {
+    server: Arc<Server>,
+    /// Connections that were open before this one.
+    others: usize,
+}
 
-impl Drop for OpenGuard<'_> {
+impl Open {
+    fn new(server: &Arc<Server>) -> Open {
+        Open { server: server.clone(), others: server.open.fetch_add(1, Ordering::SeqCst) }
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.server.open.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -19,6 +19,8 @@ struct Seen<P> {
     print: P,
     /// When this print was first seen.
     since: Instant,
+    /// Quiet from here on already, because something says that this is all.
+    hint: Option<Instant>,
     /// Not before this, after a failed attempt.
     not_before: Option<Instant>,
     taken: bool,
@@ -55,10 +57,10 @@ impl<K: Ord + Clone, P: PartialEq> Settle<K, P> {
                     if seen.taken {
                         look.reopened.push(key);
                     }
-                    *seen = Seen { print, since: now, not_before: None, taken: false };
+                    *seen = Seen { print, since: now, hint: None, not_before: None, taken: false };
                 }
                 None => {
-                    self.series.insert(key, Seen { print, since: now, not_before: None, taken: false });
+                    self.series.insert(key, Seen { print, since: now, hint: None, not_before: None, taken: false });
                 }
             }
         }
@@ -70,6 +72,13 @@ impl<K: Ord + Clone, P: PartialEq> Settle<K, P> {
         let seen = self.series.get_mut(key)?;
         seen.taken = true;
         Some(seen.since)
+    }
+
+    /// Something says that no more of the series comes: it is offered from `at` on, if it stays as it was at the last look.
+    pub fn hint(&mut self, key: &K, at: Instant) {
+        if let Some(seen) = self.series.get_mut(key) {
+            seen.hint = Some(at);
+        }
     }
 
     /// The work failed for now: the series is offered again, not before `at`.
@@ -97,7 +106,7 @@ impl<K: Ord + Clone, P: PartialEq> Settle<K, P> {
 
 impl<P> Seen<P> {
     fn due(&self, quiet: Duration) -> Instant {
-        let due = self.since + quiet;
+        let due = self.hint.map_or(self.since + quiet, |at| at.min(self.since + quiet));
         self.not_before.map_or(due, |at| at.max(due))
     }
 }
@@ -203,6 +212,23 @@ mod tests {
                 prop_assert!(!settle.look(clock.monotonic(), seen).quiet.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn a_hint_shortens_the_wait_until_the_series_changes() {
+        let clock = SimulatedClock::new(SystemTime::UNIX_EPOCH);
+        let mut settle = Settle::new(QUIET);
+        let mut look = |files| settle_look(&mut settle, &clock, files);
+        fn settle_look(settle: &mut Settle<&'static str, u32>, clock: &SimulatedClock, files: u32) -> Vec<&'static str> {
+            let quiet = settle.look(clock.monotonic(), BTreeMap::from([("s", files)])).quiet;
+            settle.hint(&"s", clock.monotonic() + Duration::from_secs(5));
+            quiet
+        }
+        assert_eq!(look(1), Vec::<&str>::new());
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(look(2), Vec::<&str>::new(), "it changed");
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(look(2), ["s"]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! Keys are hexadecimal SHA-256 prefixes: no UID from outside becomes a path. The content digest in the name makes a
 //! repeated instance the same file and a corrected one a second file, which `series` then tells apart.
 
-use crate::dicom::Uid;
+use crate::dicom::Identity;
 use crate::fault::{Code, Fault};
 use crate::sys::durable::{self, Step, StorageError};
 use sha2::{Digest, Sha256};
@@ -16,41 +16,12 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Implementation Class UID (0002,0012) of files that stunetd writes.
-pub const IMPLEMENTATION_CLASS_UID: &str = "2.25.283094163917230943279184620172047105421";
-/// Implementation Version Name (0002,0013).
-pub const IMPLEMENTATION_VERSION_NAME: &str = concat!("STUNETD_", env!("CARGO_PKG_VERSION"));
-
 /// The folder of received instances.
 #[derive(Debug)]
 pub struct Spool {
     root: PathBuf,
     next: AtomicU64,
     limit: u64,
-}
-
-/// What the file meta group says of an instance on its way in (PS3.10 section 7.1).
-#[derive(Clone, Debug)]
-pub struct FileMeta {
-    /// Media Storage SOP Class UID.
-    pub sop_class_uid: Uid,
-    /// Media Storage SOP Instance UID.
-    pub sop_instance_uid: Uid,
-    /// Transfer Syntax UID of the data set that follows.
-    pub transfer_syntax_uid: Uid,
-}
-
-/// The UIDs inside the data set, which decide where the instance belongs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Study Instance UID.
-    pub study_uid: Uid,
-    /// Series Instance UID.
-    pub series_uid: Uid,
-    /// SOP Class UID.
-    pub sop_class_uid: Uid,
-    /// SOP Instance UID.
-    pub sop_instance_uid: Uid,
 }
 
 /// An instance that is on disk.
@@ -69,7 +40,7 @@ impl Spool {
         use std::os::unix::fs::PermissionsExt;
         let incoming = root.join("incoming");
         durable::create_dir_all(&incoming)?;
-        durable::create_dir_all(&root.join("series"))?;
+        durable::create_dir_all(&series_root(root))?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(StorageError::at(Step::Create, root))?;
         for entry in fs::read_dir(&incoming).map_err(StorageError::at(Step::Read, &incoming))?.flatten() {
             // Never acknowledged, so nobody misses it.
@@ -80,19 +51,25 @@ impl Spool {
 
     /// The folder that holds one folder a series: what intake scans.
     pub fn series_root(&self) -> PathBuf {
-        self.root.join("series")
+        series_root(&self.root)
     }
 
-    /// Starts an instance: the preamble and the file meta group are written, the data set's bytes follow with [`Incoming::write`].
-    pub fn begin(&self, meta: &FileMeta) -> Result<Incoming<'_>, Fault> {
+    /// The folder that holds a series.
+    pub fn folder_of(&self, study_uid: &str, series_uid: &str) -> PathBuf {
+        self.series_root().join(key(&[study_uid, series_uid]))
+    }
+
+    /// Starts a file (PS3.10); its bytes follow with [`Incoming::write`].
+    pub fn begin(&self) -> Result<Incoming<'_>, Fault> {
         let path = self.root.join("incoming").join(format!("{}-{}.part", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed)));
         let file = File::create_new(&path).map_err(StorageError::at(Step::Create, &path))?;
-        let mut incoming =
-            Incoming { spool: self, file: Some(BufWriter::with_capacity(1 << 18, file)), path, content: Sha256::new(), bytes: 0 };
-        incoming.content.update(meta.transfer_syntax_uid.as_str());
-        incoming.put(&file_meta(meta))?;
-        Ok(incoming)
+        Ok(Incoming { spool: self, file: Some(BufWriter::with_capacity(1 << 18, file)), path, content: Sha256::new(), bytes: 0 })
     }
+}
+
+/// The folder of the spool at `root` that holds one folder a series.
+pub fn series_root(root: &Path) -> PathBuf {
+    root.join("series")
 }
 
 /// An instance being received. Dropped without [`Incoming::commit`], it leaves nothing.
@@ -106,18 +83,14 @@ pub struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
-    /// Appends bytes of the data set. Refuses an instance that outgrows the limit.
+    /// Appends bytes. Refuses a file that outgrows the limit.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         self.bytes += bytes.len() as u64;
         if self.bytes > self.spool.limit {
             return Err(Fault::new(Code::InputTooLarge, format!("An instance has more than {} bytes.", self.spool.limit)));
         }
-        self.content.update(bytes);
-        self.put(bytes)
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let file = self.file.as_mut().ok_or_else(|| Fault::new(Code::InternalBug, "an instance was written after its end"))?;
+        self.content.update(bytes);
         file.write_all(bytes).map_err(|e| StorageError::at(Step::Write, &self.path)(e).into())
     }
 
@@ -133,7 +106,7 @@ impl Incoming<'_> {
     /// Gives the instance its place. When this returns, file and folder are on disk and the sender may be told so.
     pub fn commit(mut self, identity: &Identity) -> Result<Stored, Fault> {
         self.finish()?;
-        let folder = self.spool.series_root().join(key(&[identity.study_uid.as_str(), identity.series_uid.as_str()]));
+        let folder = self.spool.folder_of(identity.study_uid.as_str(), identity.series_uid.as_str());
         if !folder.is_dir() {
             durable::create_dir_all(&folder)?;
         }
@@ -168,35 +141,4 @@ fn key(parts: &[&str]) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// Preamble, `DICM` and the file meta group in explicit little endian (PS3.10 section 7.1).
-pub fn file_meta(meta: &FileMeta) -> Vec<u8> {
-    let mut group = Vec::with_capacity(256);
-    let mut put = |element: u16, vr: &[u8; 2], value: &[u8], pad: u8| {
-        let padded = value.len() + value.len() % 2;
-        group.extend_from_slice(&2u16.to_le_bytes());
-        group.extend_from_slice(&element.to_le_bytes());
-        group.extend_from_slice(vr);
-        if vr == b"OB" {
-            group.extend_from_slice(&[0, 0]);
-            group.extend_from_slice(&(padded as u32).to_le_bytes());
-        } else {
-            group.extend_from_slice(&(padded as u16).to_le_bytes());
-        }
-        group.extend_from_slice(value);
-        group.resize(group.len() + value.len() % 2, pad);
-    };
-    put(0x0001, b"OB", &[0, 1], 0);
-    put(0x0002, b"UI", meta.sop_class_uid.as_str().as_bytes(), 0);
-    put(0x0003, b"UI", meta.sop_instance_uid.as_str().as_bytes(), 0);
-    put(0x0010, b"UI", meta.transfer_syntax_uid.as_str().as_bytes(), 0);
-    put(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.as_bytes(), 0);
-    put(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.as_bytes(), b' ');
-    let mut out = vec![0u8; 128];
-    out.extend_from_slice(b"DICM");
-    out.extend_from_slice(&[2, 0, 0, 0, b'U', b'L', 4, 0]);
-    out.extend_from_slice(&(group.len() as u32).to_le_bytes());
-    out.extend_from_slice(&group);
-    out
 }

@@ -11,8 +11,10 @@ use super::work::JobId;
 use crate::config::Config;
 use crate::dicom::{PixelFormat, SeriesKey};
 use crate::fault::{Class, Code, Fault};
+use crate::intake::reception::Reception;
 use crate::intake::scan::ScanLimits;
 use crate::intake::settle::Settle;
+use crate::intake::spool;
 use crate::intake::tree::{Print, Tree};
 use crate::intake::watch::{Dirty, Watcher};
 use crate::models::Generation;
@@ -22,7 +24,7 @@ use crate::sys::shutdown::Shutdown;
 use crate::telemetry::log::keyed_hash;
 use crate::telemetry::{JobState, Metrics};
 use crate::volume::decode::{Decoder, plane_digest};
-use crossbeam::channel::{RecvError, select};
+use crossbeam::channel::{RecvError, never, select};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,6 +32,9 @@ use std::time::{Duration, Instant};
 
 /// Looks that notices ask for come at most this often, so that a study that is being copied is not looked at for every file.
 const PAUSE: Duration = Duration::from_millis(250);
+/// A series whose sender released its association is taken when it stays unchanged for this long: the rest of it may come over a next
+/// one.
+const AFTER_RELEASE: Duration = Duration::from_secs(5);
 /// First pause after a failure that may pass; doubled with every further one.
 const RETRY_FIRST: Duration = Duration::from_secs(10);
 /// Longest such pause.
@@ -42,6 +47,9 @@ pub struct Service {
     settle: Settle<SeriesKey, Print>,
     watcher: Watcher,
     dirty: Dirty,
+    reception: Option<Arc<Reception>>,
+    /// Series whose senders are done with them, since the last look.
+    delivered: BTreeSet<SeriesKey>,
     /// Roots that could not be read at the last look; told once.
     unreadable: BTreeSet<PathBuf>,
     published: Published,
@@ -68,6 +76,8 @@ pub struct ServicePlan {
     pub street: Street,
     /// The configuration.
     pub config: Config,
+    /// What takes objects from the network, if anything does.
+    pub reception: Option<Arc<Reception>>,
     /// The model.
     pub model: Arc<Generation>,
     /// Runs the codecs, for series that need pixels to be told apart.
@@ -83,8 +93,13 @@ pub struct ServicePlan {
 impl Service {
     /// Starts to listen to the watched folders and reads what has been published before.
     pub fn new(plan: ServicePlan) -> Result<Service, Fault> {
-        let ServicePlan { street, config, model, decoder, clock, metrics, shutdown } = plan;
-        let roots: Vec<PathBuf> = config.watch.iter().map(|w| w.path.clone()).collect();
+        let ServicePlan { street, config, reception, model, decoder, clock, metrics, shutdown } = plan;
+        let mut roots: Vec<PathBuf> = config.watch.iter().map(|w| w.path.clone()).collect();
+        let received = spool::series_root(&config.spool.path);
+        // What was received stays to be done when nothing more is received.
+        if reception.is_some() || received.is_dir() {
+            roots.push(received);
+        }
         let (watcher, problem) = Watcher::start(&roots);
         if let Some(problem) = problem {
             tracing::warn!(rescan = %config.intake.rescan, "no notices of changes, only the periodic look: {problem}");
@@ -96,6 +111,8 @@ impl Service {
             settle: Settle::new(config.intake.quiet.0),
             watcher,
             dirty: Dirty::none(),
+            reception,
+            delivered: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             published: Published::read(&config.output.path)?,
             policy,
@@ -119,11 +136,13 @@ impl Service {
         let mut next_full = self.clock.monotonic();
         let mut earliest = next_full;
         self.metrics.ready.set(1);
+        let arrived = self.reception.as_ref().map_or_else(never, |reception| reception.arrivals().rung().clone());
         loop {
             let wake = self.next_look(earliest, next_full);
             let timer = self.clock.after(wake.saturating_duration_since(self.clock.monotonic()));
             select! {
                 recv(self.watcher.rung()) -> _ => self.notice(),
+                recv(arrived) -> _ => self.arrived(),
                 recv(timer) -> _ => {}
                 recv(self.street.outcomes()) -> outcome => match self.outcome(outcome) {
                     Ok(()) => self.submit_backlog(),
@@ -164,6 +183,16 @@ impl Service {
         }
     }
 
+    /// Notes which series their senders are done with.
+    fn arrived(&mut self) {
+        let Some(reception) = &self.reception else { return };
+        for key in reception.arrivals().take() {
+            self.dirty.add(reception.root());
+            self.dirty.add(reception.folder_of(&key));
+            self.delivered.insert(key);
+        }
+    }
+
     fn look(&mut self, now: Instant) {
         let mut dirty = std::mem::replace(&mut self.dirty, Dirty::none());
         for key in self.settle.due(now) {
@@ -184,6 +213,9 @@ impl Service {
         self.unreadable = unreadable;
 
         let look = self.settle.look(now, self.tree.series());
+        for key in std::mem::take(&mut self.delivered) {
+            self.settle.hint(&key, now + AFTER_RELEASE);
+        }
         for key in look.reopened {
             tracing::info!(series = keyed_hash(&key.series), "a series changed after it was taken");
             self.metrics.series_reopened();

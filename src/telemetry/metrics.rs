@@ -59,6 +59,70 @@ impl Ended {
     }
 }
 
+/// What became of an association.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Association {
+    /// It was accepted.
+    Accepted,
+    /// It was rejected, or never came about.
+    Rejected,
+    /// It ended with a release.
+    Released,
+    /// It was lost or aborted.
+    Aborted,
+}
+
+impl Association {
+    fn name(self) -> &'static str {
+        match self {
+            Association::Accepted => "accepted",
+            Association::Rejected => "rejected",
+            Association::Released => "released",
+            Association::Aborted => "aborted",
+        }
+    }
+}
+
+/// How an object came over the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// C-STORE.
+    Dimse,
+    /// STOW-RS.
+    Stow,
+}
+
+impl Transport {
+    /// As it stands in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Dimse => "dimse",
+            Transport::Stow => "stow",
+        }
+    }
+}
+
+/// What became of an object that came over the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is on disk.
+    Stored,
+    /// It was on disk already.
+    Duplicate,
+    /// It was not kept.
+    Refused,
+}
+
+impl Received {
+    fn name(self) -> &'static str {
+        match self {
+            Received::Stored => "stored",
+            Received::Duplicate => "duplicate",
+            Received::Refused => "refused",
+        }
+    }
+}
+
 /// All metrics, registered once.
 pub struct Metrics {
     registry: Registry,
@@ -68,6 +132,8 @@ pub struct Metrics {
     pub ready: IntGauge,
     /// 1 while the daemon finishes its work to end.
     pub draining: IntGauge,
+    associations: IntCounterVec,
+    received: IntCounterVec,
     files_read: IntCounter,
     read_bytes: IntCounter,
     instances_rejected: IntCounterVec,
@@ -117,6 +183,22 @@ impl Metrics {
             )?,
             ready: register(&r, IntGauge::new("ready", "1 when the model is loaded and the folders are watched."))?,
             draining: register(&r, IntGauge::new("draining", "1 while the daemon finishes its work to end."))?,
+            associations: zeroed(
+                &r,
+                "associations_total",
+                "DICOM associations, by what became of them.",
+                "result",
+                [Association::Accepted, Association::Rejected, Association::Released, Association::Aborted]
+                    .map(Association::name)
+                    .into_iter(),
+            )?,
+            received: register(
+                &r,
+                IntCounterVec::new(
+                    Opts::new("network_instances_total", "Objects that came over the network, by how and what became of them."),
+                    &["transport", "result"],
+                ),
+            )?,
             files_read: register(
                 &r,
                 IntCounter::new("instances_received_total", "Files that arrived or changed and whose header was read."),
@@ -182,6 +264,11 @@ impl Metrics {
             metrics.stage_seconds.with_label_values(&[stage]);
             metrics.backpressure_seconds.with_label_values(&[stage]);
         }
+        for transport in [Transport::Dimse, Transport::Stow] {
+            for result in [Received::Stored, Received::Duplicate, Received::Refused] {
+                metrics.received.with_label_values(&[transport.name(), result.name()]);
+            }
+        }
         for state in JobState::ALL {
             metrics.jobs.with_label_values(&[state.name()]);
         }
@@ -205,6 +292,16 @@ impl Metrics {
         self.build_info.with_label_values(&[facts.version, &facts.libtorch, &facts.device]).set(1);
         let digest = facts.model_digest.get(..12).unwrap_or(&facts.model_digest);
         self.model_info.with_label_values(&["production", &facts.model, &facts.model_version, digest]).set(1);
+    }
+
+    /// An association was accepted or rejected, or ended.
+    pub fn association(&self, what: Association) {
+        self.associations.with_label_values(&[what.name()]).inc();
+    }
+
+    /// An object came over the network.
+    pub fn received(&self, transport: Transport, result: Received) {
+        self.received.with_label_values(&[transport.name(), result.name()]).inc();
     }
 
     /// One look through the changed folders: how long, how many headers were read, how many bytes those files have.

@@ -18,6 +18,7 @@ mod network;
 mod nifti;
 mod pipeline_e2e;
 mod preprocessing;
+mod receive;
 mod resampling;
 mod results;
 mod seg_object;

@@ -3,9 +3,9 @@
 //! Most tests run it in this process with a scripted engine and a clock that is moved by hand; `program` starts the real
 //! one.
 
-mod daemon;
+pub mod daemon;
 mod program;
-mod scripted;
+pub mod scripted;
 
 use crate::support::ct::Ct;
 use daemon::{Daemon, QUIET, World};

@@ -1,8 +1,11 @@
 //! Reading one file's header into an [`Instance`].
 
 mod frames;
+mod identity;
 mod image;
 mod pet;
+
+pub use identity::{Identity, read_identity};
 
 use super::copied::CopiedAttributes;
 use super::elements::{DataSet, Level};

@@ -81,7 +81,7 @@ fn write_labels<T: Stored>(path: &Path, mut base: Encoder, d: &Description<'_>, 
         return Err(WriteError::TooLarge { frames: frames.len(), rows: d.rows, columns: d.columns });
     }
     header::modules(&mut base, d, &frames, bits as u16);
-    let mut head = file_meta(d.kind.sop_class(), &d.sop_instance);
+    let mut head = file_meta(d.kind.sop_class(), &d.sop_instance, dicom_dictionary_std::uids::EXPLICIT_VR_LITTLE_ENDIAN);
     head.extend_from_slice(&base.into_data_set());
     head.extend_from_slice(&[0xE0, 0x7F, 0x10, 0x00]);
     head.extend_from_slice(if bits > 8 { b"OW\0\0" } else { b"OB\0\0" });

@@ -1,6 +1,7 @@
 //! A daemon in this process, in a world of its own: folders, engine, clock.
 
 use super::scripted::Script;
+use crate::support::cases::decoder_config;
 use crate::support::{eventually, http_get};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
@@ -26,6 +27,8 @@ pub struct World {
     pub host_memory: u64,
     /// How long the daemon may take to finish its work.
     pub drain: Duration,
+    /// What else the configuration says.
+    pub configure: Box<dyn Fn(&mut Config)>,
 }
 
 impl World {
@@ -35,6 +38,7 @@ impl World {
             engine: Script::default(),
             host_memory: 2 << 30,
             drain: Duration::from_secs(36_000),
+            configure: Box::new(|_| {}),
         };
         std::fs::create_dir(world.incoming()).expect("folder");
         world
@@ -48,6 +52,10 @@ impl World {
         self.dir.path().join("results")
     }
 
+    pub fn spool(&self) -> PathBuf {
+        self.dir.path().join("spool")
+    }
+
     fn config(&self) -> Config {
         let mut config = Config::default();
         config.watch[0].path = self.incoming();
@@ -57,6 +65,8 @@ impl World {
         config.drain = HumanDuration(self.drain);
         config.host_memory = ByteSize(self.host_memory);
         config.http.listen = config::LoopbackAddress::port(free_port());
+        config.spool.path = self.spool();
+        (self.configure)(&mut config);
         config
     }
 
@@ -114,11 +124,16 @@ impl<'w> Daemon<'w> {
         let (config, clock, shutdown) = (world.config(), Arc::new(SimulatedClock::new(SystemTime::UNIX_EPOCH)), Shutdown::default());
         let address = config.http.listen.get();
         let engine = world.engine.factory(clock.clone());
-        let seams = Seams { engine, cores: Cores::plan(2, false), clock: clock.clone(), shutdown: shutdown.clone() };
+        let seams =
+            Seams { engine, decoder: decoder_config(), cores: Cores::plan(2, false), clock: clock.clone(), shutdown: shutdown.clone() };
         let thread = Some(std::thread::spawn(move || run(config, seams)));
         let daemon = Daemon { world, address, clock, shutdown, thread, known: world.results().into() };
         eventually("the daemon is ready", || http_get(daemon.address, "/readyz").is_some_and(|(status, _)| status == 200));
         daemon
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn get(&self, path: &str) -> (u16, String) {
@@ -187,6 +202,6 @@ impl Drop for Daemon<'_> {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port()
 }

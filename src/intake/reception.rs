@@ -1,0 +1,166 @@
+//! What C-STORE and STOW-RS have in common: which objects are accepted, where they go, and with which status one is refused.
+
+use super::arrivals::{Arrivals, Delivery};
+use super::dimse::Status;
+use super::spool::{Incoming, Spool, Stored};
+use crate::config;
+use crate::dicom::encode::file_meta;
+use crate::dicom::guard::Limits;
+use crate::dicom::{DicomError, Identity, SeriesKey, Uid, read_identity, syntax};
+use crate::fault::{Code, Fault};
+use crate::sys::machine;
+use crate::telemetry::metrics::{Metrics, Received, Transport};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Storage SOP classes that are accepted: what can be segmented, and what usually comes in the same study. Only CT and PET images are
+/// ever processed.
+pub const STORAGE_SOP_CLASSES: &[(&str, &str)] = &[
+    ("1.2.840.10008.5.1.4.1.1.2", "CT Image Storage"),
+    ("1.2.840.10008.5.1.4.1.1.2.1", "Enhanced CT Image Storage"),
+    ("1.2.840.10008.5.1.4.1.1.2.2", "Legacy Converted Enhanced CT Image Storage"),
+    ("1.2.840.10008.5.1.4.1.1.128", "Positron Emission Tomography Image Storage"),
+    ("1.2.840.10008.5.1.4.1.1.130", "Enhanced PET Image Storage"),
+    ("1.2.840.10008.5.1.4.1.1.128.1", "Legacy Converted Enhanced PET Image Storage"),
+    ("1.2.840.10008.5.1.4.1.1.7", "Secondary Capture Image Storage"),
+    ("1.2.840.10008.5.1.4.1.1.66.4", "Segmentation Storage"),
+    ("1.2.840.10008.5.1.4.1.1.66.7", "Label Map Segmentation Storage"),
+    ("1.2.840.10008.5.1.4.1.1.481.3", "RT Structure Set Storage"),
+];
+
+/// The door for all objects of the network.
+pub struct Reception {
+    spool: Spool,
+    arrivals: Arc<Arrivals>,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    /// Bytes that stay free on the disk; with less, nothing is taken.
+    min_free: u64,
+}
+
+/// An object that was not kept: why, and which one it was, if that could be told.
+pub struct Refused {
+    /// What its sender is told.
+    pub status: Status,
+    /// Its UIDs.
+    pub identity: Option<Identity>,
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Refused {
+        Refused { status, identity: None }
+    }
+}
+
+impl Reception {
+    /// Opens the spool.
+    pub fn open(config: &config::Spool, metrics: Arc<Metrics>) -> Result<Reception, Fault> {
+        let spool = Spool::open(&config.path, config.max_instance.0)?;
+        let limits = Limits { file_bytes: config.max_instance.0, ..Limits::default() };
+        Ok(Reception { spool, arrivals: Arrivals::new(), metrics, limits, min_free: config.min_free.0 })
+    }
+
+    /// The folder that holds what has been received, for scans.
+    pub fn root(&self) -> PathBuf {
+        self.spool.series_root()
+    }
+
+    /// The folder that holds a series.
+    pub fn folder_of(&self, series: &SeriesKey) -> PathBuf {
+        self.spool.folder_of(&series.study, &series.series)
+    }
+
+    /// What is on its way.
+    pub fn arrivals(&self) -> &Arc<Arrivals> {
+        &self.arrivals
+    }
+
+    /// Counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether the disk has room for more.
+    pub fn has_room(&self) -> bool {
+        machine::disk_free(&self.spool.series_root()).is_ok_and(|free| free >= self.min_free)
+    }
+
+    /// The place for a file (PS3.10) that comes as it stands.
+    pub fn begin_file(&self) -> Result<Incoming<'_>, Status> {
+        if !self.has_room() {
+            return Err(Status::OutOfResources);
+        }
+        self.spool.begin().map_err(|fault| status_of(&fault))
+    }
+
+    /// The place for a bare data set whose file meta information is ours to write.
+    pub fn begin_data_set(&self, sop_class: &str, sop_instance: &str, transfer_syntax: &str) -> Result<Incoming<'_>, Status> {
+        if !accepts(sop_class) {
+            return Err(Status::SopClassNotSupported);
+        }
+        let instance = Uid::parse(sop_instance).map_err(|_| Status::InvalidInstance)?;
+        let mut incoming = self.begin_file()?;
+        incoming.write(&file_meta(sop_class, &instance, transfer_syntax)).map_err(|fault| status_of(&fault))?;
+        Ok(incoming)
+    }
+
+    /// All bytes of an object are here: it is looked at, checked by `fits`, and kept. When this returns Ok, file and folder are on disk
+    /// and the sender may be told so.
+    pub fn keep(
+        &self,
+        mut incoming: Incoming<'_>,
+        delivery: &Delivery,
+        transport: Transport,
+        fits: impl FnOnce(&Identity) -> Result<(), Status>,
+    ) -> Result<Identity, Refused> {
+        let identity = incoming
+            .finish()
+            .map_err(|fault| status_of(&fault))
+            .and_then(|path| read_identity(path, &self.limits).map_err(|error| refusal(&error)))?;
+        let stored = self.checked(&identity, fits).and_then(|()| incoming.commit(&identity).map_err(|fault| status_of(&fault)));
+        match stored {
+            Ok(Stored { duplicate, .. }) => {
+                delivery.stored(SeriesKey { study: identity.study_uid.to_string(), series: identity.series_uid.to_string() });
+                self.metrics.received(transport, if duplicate { Received::Duplicate } else { Received::Stored });
+                Ok(identity)
+            }
+            Err(status) => Err(Refused { status, identity: Some(identity) }),
+        }
+    }
+
+    fn checked(&self, identity: &Identity, fits: impl FnOnce(&Identity) -> Result<(), Status>) -> Result<(), Status> {
+        if !accepts(identity.sop_class_uid.as_str()) {
+            return Err(Status::SopClassNotSupported);
+        }
+        if !syntax::is_readable(&identity.transfer_syntax) {
+            return Err(Status::TransferSyntaxNotSupported);
+        }
+        fits(identity)
+    }
+
+    /// An object was refused: counted and told, here alone.
+    pub fn refused(&self, transport: Transport, status: Status) {
+        self.metrics.received(transport, Received::Refused);
+        tracing::warn!(transport = transport.name(), status = %format_args!("{:04X}", status.code()), "an object was refused: {status}");
+    }
+}
+
+fn accepts(sop_class: &str) -> bool {
+    STORAGE_SOP_CLASSES.iter().any(|(uid, _)| *uid == sop_class)
+}
+
+/// What a sender is told of a fault on the way to the disk.
+pub fn status_of(fault: &Fault) -> Status {
+    if fault.code == Code::InputTooLarge { Status::TooLarge } else { Status::OutOfResources }
+}
+
+fn refusal(error: &DicomError) -> Status {
+    match error {
+        DicomError::MissingUid(_) | DicomError::InvalidUid(_) => Status::BadUid,
+        DicomError::TransferSyntax(_) => Status::TransferSyntaxNotSupported,
+        DicomError::TooLarge { .. } => Status::TooLarge,
+        // The bytes were just written: not being able to read them back is no fault of the sender.
+        DicomError::Io(_) => Status::OutOfResources,
+        _ => Status::CannotUnderstand,
+    }
+}
