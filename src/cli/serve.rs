@@ -114,7 +114,8 @@ pub fn serve(config: Config, seams: Seams) -> Result<(), Fault> {
     });
     let status =
         web::Status { metrics: metrics.clone(), board: street.board().clone(), oldest: Arc::new(street.oldest()), clock: clock.clone() };
-    let server = web::serve(config.http.listen.get(), status)?;
+    let stow = reception.clone().filter(|_| config.stow.enabled).map(|reception| (reception, &config.stow));
+    let server = web::serve(config.http.listen.get(), status, stow)?;
     tracing::info!(address = %server.address(), "metrics and health");
     let scp = reception.clone().and_then(|reception| Scp::start(&config.dimse, reception).transpose()).transpose()?;
     if let Some(scp) = &scp {

@@ -9,6 +9,7 @@ pub mod scp;
 pub mod select;
 pub mod settle;
 pub mod spool;
+pub mod stow;
 mod tls;
 pub mod tree;
 pub mod watch;

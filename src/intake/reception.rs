@@ -43,7 +43,7 @@ pub struct Refused {
     /// What its sender is told.
     pub status: Status,
     /// Its UIDs.
-    pub identity: Option<Identity>,
+    pub identity: Option<Box<Identity>>,
 }
 
 impl From<Status> for Refused {
@@ -124,7 +124,7 @@ impl Reception {
                 self.metrics.received(transport, if duplicate { Received::Duplicate } else { Received::Stored });
                 Ok(identity)
             }
-            Err(status) => Err(Refused { status, identity: Some(identity) }),
+            Err(status) => Err(Refused { status, identity: Some(Box::new(identity)) }),
         }
     }
 

@@ -1,11 +1,13 @@
-//! Metrics and health over HTTP, for this machine only.
+//! Metrics, health and STOW-RS over HTTP, for this machine only.
 //!
 //! | Path | Answers |
 //! |---|---|
 //! | `/metrics` | Prometheus text |
 //! | `/livez` | 200 as long as the process answers, with what its stages are doing |
 //! | `/readyz` | 200 when series are taken; 503 before the model is loaded and while the daemon ends |
+//! | `POST /dicom-web/studies` | takes objects, when `stow.enabled` |
 
 mod server;
+mod stow;
 
 pub use server::{Server, Status, serve};

@@ -1,6 +1,9 @@
 //! The HTTP server, on threads of its own.
 
+use super::stow;
+use crate::config;
 use crate::fault::{Code, Fault};
+use crate::intake::reception::Reception;
 use crate::pipeline::Board;
 use crate::sys::clock::Clock;
 use crate::telemetry::Metrics;
@@ -43,8 +46,8 @@ impl Server {
     }
 }
 
-/// Binds the address and answers until the server is dropped.
-pub fn serve(listen: SocketAddr, status: Status) -> Result<Server, Fault> {
+/// Binds the address and answers until the server is dropped. With `receives`, objects are taken too.
+pub fn serve(listen: SocketAddr, status: Status, receives: Option<(Arc<Reception>, &config::Stow)>) -> Result<Server, Fault> {
     let failed = |e: std::io::Error| Fault::new(Code::ConfigListen, format!("{listen}: {e}")).caused_by(e);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -56,6 +59,10 @@ pub fn serve(listen: SocketAddr, status: Status) -> Result<Server, Fault> {
     let listener = runtime.block_on(tokio::net::TcpListener::bind(listen)).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let router = Router::new().route("/metrics", get(metrics)).route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(status);
+    let router = match receives {
+        Some((reception, config)) => router.merge(stow::routes(reception, config)),
+        None => router,
+    };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let run = async move {
         tokio::select! {
