@@ -4,6 +4,7 @@ mod support;
 
 mod aggregation;
 mod bad_input;
+mod character_sets;
 mod checkpoint;
 mod cli;
 mod decode;

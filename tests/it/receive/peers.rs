@@ -1,6 +1,6 @@
 //! Peers that send: dcmtk's programs, and a small client that can misbehave.
 
-use dicom_ul::association::{Association as _, ClientAssociation, ClientAssociationOptions};
+use dicom_ul::association::{ClientAssociation, ClientAssociationOptions};
 use dicom_ul::pdu::{PDataValue, PDataValueType, Pdu};
 use std::net::TcpStream;
 use std::path::Path;
