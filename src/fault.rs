@@ -42,6 +42,9 @@ macro_rules! codes {
             /// The stable dotted name, e.g. `series.missing_slice`.
             pub fn name(self) -> &'static str { match self { $(Code::$variant => $name,)* } }
 
+            /// The code of a stable name.
+            pub fn from_name(name: &str) -> Option<Code> { Code::ALL.iter().copied().find(|code| code.name() == name) }
+
             /// The class that a fault with this code has.
             pub fn class(self) -> Class { match self { $(Code::$variant => Class::$class,)* } }
 
@@ -140,7 +143,7 @@ impl Fault {
                 _ => 78,
             },
             "internal" | "device" => 70,
-            "disk" => 74,
+            "disk" | "ledger" => 74,
             _ => 1,
         }
     }

@@ -100,6 +100,17 @@ codes! {
     DiskFull, "disk.full", Retryable, "The disk is full.", "Free space; work goes on by itself.";
     DiskUnwritable, "disk.unwritable", Retryable, "A file or folder can not be written.", "Check the folder's permissions and mount.";
     DiskUnreadable, "disk.unreadable", Retryable, "A file can not be read.", "Check the file's permissions and mount.";
+    // ---- the ledger and its jobs
+    LedgerInUse, "ledger.in_use", Fatal, "Another process works with the ledger.", "End the other daemon, or give this one a `state` folder of its own.";
+    LedgerCorrupt, "ledger.corrupt", Fatal, "The ledger's file is damaged.", "Restore it from a backup, or run `stunetd doctor --repair`: it sets the file aside and begins anew from the folders.";
+    LedgerMissing, "ledger.missing", Fatal, "The ledger's file was here before and is gone.", "Restore it or its mount, or run `stunetd doctor --repair` to begin anew from the folders.";
+    LedgerTooNew, "ledger.too_new", Fatal, "The ledger was written by a newer version.", "Start that version again; a ledger can not go back.";
+    LedgerRestored, "ledger.restored", Retryable, "The ledger is older than the one that was here last: a backup was restored.", "Nothing; results are compared with the folders, and deliveries are verified before they are sent again.";
+    LedgerStaleToken, "ledger.stale_token", Retryable, "The lease on this work was lost: it ran out, or the work was cancelled.", "Nothing; what another worker does counts.";
+    LedgerInvalid, "ledger.invalid_text", Poison, "A text for the ledger is empty or too long.", "Report it with the log lines around it.";
+    JobUnknown, "job.unknown", Poison, "There is no such job.", "See `stunetd jobs list`.";
+    JobWrongState, "job.wrong_state", Poison, "The job's state does not allow this.", "See `stunetd jobs show` for its state.";
+    JobCrashed, "job.crashed_the_daemon", Poison, "The daemon died each time while it worked on this study alone.", "Send the study and the log to the makers; `stunetd jobs retry` tries once more.";
     // ---- results and their delivery
     ResultsDamaged, "results.damaged", Poison, "A published result is not what it should be.", "Keep the folder for inspection, remove it from the output folder and let the study be done again.";
     ResultsTooLarge, "results.object_too_large", Poison, "The result does not fit into one DICOM object.", "Ask for the format `labelmap`, which is smaller.";

@@ -8,6 +8,7 @@ pub mod delivery;
 pub mod dicom;
 pub mod fault;
 pub mod intake;
+pub mod ledger;
 pub mod models;
 pub mod pipeline;
 pub mod results;

@@ -3,6 +3,7 @@
 //! Everything goes through `std` and libc, never raw system calls, so that a preload shim can drop or fail a single
 //! step in a test. A temporary name starts with a dot and ends with `.part`; scanners skip both.
 
+use super::crash::{self, Point};
 use crate::fault::{Code, Fault};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -79,10 +80,13 @@ pub fn write_file_with<T, E: From<StorageError>>(path: &Path, write: impl FnOnce
     let folder = parent(path);
     let (mut partial, mut file) = Partial::file(folder)?;
     let value = write(&mut file)?;
+    crash::point(Point::FileWritten);
     file.sync_all().map_err(StorageError::at(Step::Sync, path))?;
     drop(file);
+    crash::point(Point::FileSynced);
     rename_only(&partial.path, path)?;
     partial.armed = false;
+    crash::point(Point::FileRenamed);
     sync_dir(folder)?;
     Ok(value)
 }
@@ -91,6 +95,7 @@ pub fn write_file_with<T, E: From<StorageError>>(path: &Path, write: impl FnOnce
 /// holds something is never replaced. What is renamed must have been synced before.
 pub fn rename(from: &Path, to: &Path) -> Result<(), StorageError> {
     rename_only(from, to)?;
+    crash::point(Point::FileRenamed);
     let (old, new) = (parent(from), parent(to));
     sync_dir(new)?;
     if old == new { Ok(()) } else { sync_dir(old) }
@@ -103,7 +108,9 @@ pub fn sync_dir(path: &Path) -> Result<(), StorageError> {
         // Some network file systems have no sync of folders; there the server decides.
         Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOTSUP)) => Ok(()),
         other => other.map_err(StorageError::at(Step::Sync, path)),
-    }
+    }?;
+    crash::point(Point::FolderSynced);
+    Ok(())
 }
 
 /// Creates a folder and the missing ones above it, each synced into its parent.
@@ -117,6 +124,7 @@ pub fn create_dir_all(path: &Path) -> Result<(), StorageError> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         other => other.map_err(StorageError::at(Step::Create, path))?,
     }
+    crash::point(Point::FolderCreated);
     sync_dir(parent(path))
 }
 
@@ -149,11 +157,17 @@ impl StagingDir {
     /// folder is still there, and `publish` may be tried again.
     pub fn publish(&mut self, to: &Path) -> Result<(), StorageError> {
         sync_dir(self.path())?;
+        crash::point(Point::StagingSynced);
         rename_only(self.path(), to)?;
         self.partial.armed = false;
+        crash::point(Point::StagingRenamed);
         let (old, new) = (parent(self.path()), parent(to));
         sync_dir(new)?;
-        if old == new { Ok(()) } else { sync_dir(old) }
+        if old != new {
+            sync_dir(old)?;
+        }
+        crash::point(Point::StagingPublished);
+        Ok(())
     }
 }
 

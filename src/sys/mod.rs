@@ -1,9 +1,11 @@
-//! The operating system behind small seams: clock, durable files, shutdown, signals, cores, libraries.
+//! The operating system behind small seams: clock, durable files, locks, shutdown, signals, cores, libraries, crash points.
 
 pub mod clock;
 pub mod cores;
+pub mod crash;
 pub mod durable;
 pub mod libtorch;
+pub mod lock;
 pub mod machine;
 pub mod memory;
 pub mod shutdown;

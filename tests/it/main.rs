@@ -14,6 +14,7 @@ mod docs;
 mod engine;
 mod first_steps;
 mod json_outputs;
+mod ledger;
 mod models;
 mod network;
 mod nifti;

@@ -1,0 +1,166 @@
+//! What may be written into the ledger.
+
+use super::names::{Evidence, Priority};
+use super::records::{Delivery, Job, JobId, Moment, Problem, Published, Received, Token};
+use crate::dicom::SeriesKey;
+use std::time::Duration;
+
+/// One step. The steps of one commit happen together or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An instance came over the network and is on disk.
+    Receive(Received),
+    /// A series was found complete: its volumes become jobs.
+    Close(Closing),
+    /// The job's result is published; `destinations` are to get it.
+    Finish {
+        /// The worker's claim.
+        token: Token,
+        /// The result.
+        result: Published,
+        /// Names of destinations.
+        destinations: Vec<String>,
+    },
+    /// It failed for now.
+    Postpone {
+        /// The worker's claim.
+        token: Token,
+        /// How long it waits.
+        pause: Duration,
+        /// Why.
+        problem: Problem,
+    },
+    /// It can not be done.
+    Park {
+        /// The worker's claim.
+        token: Token,
+        /// Why.
+        problem: Problem,
+    },
+    /// The worker ends and gives the job back undone; this is no failure.
+    Release {
+        /// The worker's claim.
+        token: Token,
+    },
+    /// The files are no longer what the job was queued for.
+    Outdate {
+        /// The worker's claim.
+        token: Token,
+    },
+    /// A person wants it tried again: a job that is parked, waiting or cancelled, or the parked deliveries of one that is done.
+    Retry {
+        /// Which.
+        job: JobId,
+        /// Who wants it.
+        who: String,
+    },
+    /// A person wants it ended: a job that is not done, or the open deliveries of one that is.
+    Cancel {
+        /// Which.
+        job: JobId,
+        /// Who wants it.
+        who: String,
+    },
+    /// The published result is damaged: it is made again.
+    Reopen {
+        /// Which; it has to be done.
+        job: JobId,
+        /// Who found out.
+        who: String,
+        /// What is wrong.
+        problem: Problem,
+    },
+    /// The destination has it; a warning may have come with the answer.
+    Delivered {
+        /// The worker's claim.
+        token: Token,
+        /// What the destination said beside yes.
+        warning: Option<Problem>,
+    },
+    /// The delivery failed for now.
+    PostponeDelivery {
+        /// The worker's claim.
+        token: Token,
+        /// How long it waits.
+        pause: Duration,
+        /// Whether the object may have arrived nevertheless.
+        doubtful: bool,
+        /// Why.
+        problem: Problem,
+    },
+    /// The destination refuses it.
+    ParkDelivery {
+        /// The worker's claim.
+        token: Token,
+        /// Why.
+        problem: Problem,
+    },
+    /// Every result that is done so far was compared with the disk.
+    Verified,
+    /// The row of a job whose files are gone may go too. It has to be final, without open deliveries.
+    Forget {
+        /// Which.
+        job: JobId,
+    },
+    /// Journal lines before this may go.
+    ForgetJournal {
+        /// The first moment that stays.
+        before: Moment,
+    },
+}
+
+/// A series that was found complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// Which.
+    pub series: SeriesKey,
+    /// How that is known.
+    pub evidence: Evidence,
+    /// Its volumes that are to be segmented. Jobs of the series for other volumes that nobody has begun are superseded, and open deliveries
+    /// of such that are done are cancelled.
+    pub volumes: Vec<NewVolume>,
+    /// Why other parts of it are not processed.
+    pub refusals: Vec<Problem>,
+}
+
+/// A volume that is to be segmented, unless the ledger has a job for it already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVolume {
+    /// Names its content.
+    pub input: String,
+    /// What comes first.
+    pub priority: Priority,
+    /// Its result, when one lies there already: the job is done from the start.
+    pub result: Option<Published>,
+    /// Who is to get such a result.
+    pub destinations: Vec<String>,
+}
+
+/// A worker's wish for work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The process; another name for every start.
+    pub owner: String,
+    /// How long the claim holds without being renewed.
+    pub hold: Duration,
+    /// Digest of the model that the job is pinned to; empty for deliveries.
+    pub model: String,
+}
+
+/// A job that now belongs to the worker who asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// To be shown with everything the worker reports.
+    pub token: Token,
+    /// The job, as claimed.
+    pub job: Job,
+}
+
+/// A delivery that now belongs to the worker who asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryClaim {
+    /// To be shown with everything the worker reports.
+    pub token: Token,
+    /// The delivery, as claimed.
+    pub delivery: Delivery,
+}

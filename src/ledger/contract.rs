@@ -1,0 +1,105 @@
+//! What every ledger does, whatever it is made of.
+
+use super::change::{Change, Claim, DeliveryClaim, Lease};
+use super::error::LedgerError;
+use super::names::State;
+use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Received, Seq, SeriesRecord, Token};
+use std::time::Duration;
+
+/// Looks things up. Never blocks a writer.
+pub trait Reader: Send + Sync {
+    /// The ledger's time: what the wall clock said when the ledger was opened, and the monotonic time since. A wall clock that is set
+    /// back or forth meanwhile moves no deadline.
+    fn now(&self) -> Moment;
+
+    /// A job.
+    fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError>;
+
+    /// Jobs in the order of their numbers.
+    fn jobs(&self, which: &Which) -> Result<Vec<Job>, LedgerError>;
+
+    /// How many jobs are in each state.
+    fn counts(&self) -> Result<Vec<(State, u64)>, LedgerError>;
+
+    /// How long until the next waiting job's turn comes; none when none waits.
+    fn next_due(&self) -> Result<Option<Duration>, LedgerError>;
+
+    /// The files of a job's result, by name.
+    fn objects(&self, job: JobId) -> Result<Vec<Object>, LedgerError>;
+
+    /// The deliveries of a job's result.
+    fn deliveries(&self, job: JobId) -> Result<Vec<Delivery>, LedgerError>;
+
+    /// The journal of a job; without one, of the ledger itself.
+    fn journal(&self, job: Option<JobId>) -> Result<Vec<Entry>, LedgerError>;
+
+    /// Jobs whose result was published after the last [`Change::Verified`] or clean end.
+    fn unverified(&self) -> Result<Vec<JobId>, LedgerError>;
+
+    /// What is known of the series that a UID names: its study's, its own, or that of an acknowledged instance.
+    fn series(&self, uid: &str) -> Result<Vec<SeriesRecord>, LedgerError>;
+
+    /// Acknowledged instances in the order of their arrival, at most `limit` of those after the first `skip`.
+    fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError>;
+}
+
+/// Which jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Which {
+    /// In one of these states; empty: in any.
+    pub states: Vec<State>,
+    /// Of a series or study with this UID.
+    pub uid: Option<String>,
+    /// With larger numbers than this.
+    pub after: Option<JobId>,
+    /// At most so many; none: all.
+    pub limit: Option<u64>,
+}
+
+/// Looks things up and writes them down.
+pub trait Ledger: Reader {
+    /// Makes all the changes, or none and tells why. Returns once they are durable.
+    fn commit(&self, changes: Vec<Change>) -> Result<Seq, LedgerError>;
+
+    /// The next job, if one may begin now. The attempt is counted, durably, before this returns.
+    ///
+    /// First come jobs of higher priority, then those that are longer in the line. A suspect begins only when the owner has nothing else in work,
+    /// and nothing begins while the owner has a suspect in work. Jobs of other owners whose lease ran out are first put back, as after a crash.
+    fn claim(&self, lease: &Lease) -> Result<Option<Claim>, LedgerError>;
+
+    /// The next delivery to a destination, likewise.
+    fn claim_delivery(&self, destination: &str, lease: &Lease) -> Result<Option<DeliveryClaim>, LedgerError>;
+
+    /// The claim still holds, and goes on for this long; else [`LedgerError::Stale`]. To be asked right before anything is published.
+    fn renew(&self, token: Token, hold: Duration) -> Result<(), LedgerError>;
+}
+
+/// When a job is suspected of killing the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// After so many crashes a job goes to the end of the line and runs alone.
+    pub suspect_after: u32,
+    /// After so many crashes while alone it is parked.
+    pub park_after: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { suspect_after: 2, park_after: 3 }
+    }
+}
+
+/// What was found when a ledger was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// There was none before.
+    pub fresh: bool,
+    /// It is older than the one that was here last.
+    pub restored: bool,
+    /// Jobs that were running, put back into the line.
+    pub requeued: u64,
+    /// Jobs that were running, parked.
+    pub parked: u64,
+    /// Deliveries that were being sent, put back as doubtful.
+    pub doubtful: u64,
+}

@@ -1,0 +1,157 @@
+//! The closed sets of the ledger, each word as it stands in the tables and in `--json`.
+
+/// An enum whose variants have stable names.
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// Every one.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// The stable name.
+            pub fn name(self) -> &'static str { match self { $($name::$variant => $text,)* } }
+
+            /// The one of this name.
+            pub fn from_name(name: &str) -> Option<$name> { $name::ALL.iter().copied().find(|n| n.name() == name) }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str(self.name()) }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> { s.serialize_str(self.name()) }
+        }
+    };
+}
+
+names! {
+    /// Where a job is.
+    State {
+        /// Waits for its turn.
+        Queued = "queued",
+        /// A worker has it.
+        Running = "running",
+        /// Failed for now; its turn comes again after a pause.
+        Waiting = "waiting",
+        /// Can not be done; told why, files untouched.
+        Parked = "parked",
+        /// Its result is published.
+        Done = "done",
+        /// A person ended it.
+        Cancelled = "cancelled",
+        /// Its series changed before it was done: a later job has the whole series.
+        Superseded = "superseded",
+    }
+}
+
+impl State {
+    /// Whether nothing more happens to the job by itself.
+    pub fn is_final(self) -> bool {
+        matches!(self, State::Parked | State::Done | State::Cancelled | State::Superseded)
+    }
+}
+
+names! {
+    /// Where the delivery of a result to one destination is.
+    DeliveryState {
+        /// Waits for its turn.
+        Pending = "pending",
+        /// A worker sends it.
+        Sending = "sending",
+        /// Failed for now; its turn comes again after a pause.
+        Waiting = "waiting",
+        /// The destination has it.
+        Delivered = "delivered",
+        /// The destination refuses it.
+        Parked = "parked",
+        /// Not wanted any more.
+        Cancelled = "cancelled",
+    }
+}
+
+impl DeliveryState {
+    /// Whether it may still be sent by itself.
+    pub fn is_open(self) -> bool {
+        matches!(self, DeliveryState::Pending | DeliveryState::Sending | DeliveryState::Waiting)
+    }
+}
+
+names! {
+    /// What comes first.
+    Priority {
+        /// Whenever there is time.
+        Batch = "batch",
+        /// The usual.
+        Routine = "routine",
+        /// Before all others.
+        Stat = "stat",
+    }
+}
+
+names! {
+    /// How it was known that a series is complete.
+    Evidence {
+        /// Nothing of it came or changed for the quiet time.
+        Timer = "timer",
+        /// The association that brought it was released.
+        Association = "association",
+    }
+}
+
+names! {
+    /// What the journal tells.
+    Event {
+        /// A process opened the ledger.
+        Opened = "opened",
+        /// A process ended well.
+        Ended = "ended",
+        /// The ledger turned out to be an older copy.
+        Restored = "restored",
+        /// A series was found complete.
+        Closed = "closed",
+        /// A job came into the line.
+        Queued = "queued",
+        /// A result that was there already was taken into the ledger.
+        Adopted = "adopted",
+        /// A worker took the job.
+        Claimed = "claimed",
+        /// The process died while it worked on the job, or its lease ran out.
+        Crashed = "crashed",
+        /// It failed for now.
+        Postponed = "postponed",
+        /// It can not be done.
+        Parked = "parked",
+        /// A worker gave it back undone, at its own end.
+        Released = "released",
+        /// The result is published, or the delivery confirmed.
+        Finished = "finished",
+        /// A person had it tried again.
+        Retried = "retried",
+        /// A person ended it.
+        Cancelled = "cancelled",
+        /// The series changed.
+        Superseded = "superseded",
+        /// The result was found damaged and is made again.
+        Reopened = "reopened",
+        /// The job's row was removed: its files are gone and its time is over.
+        Forgotten = "forgotten",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_lead_back() {
+        let names: Vec<&str> = State::ALL.iter().map(|s| s.name()).collect();
+        assert!(names.iter().all(|n| State::from_name(n).is_some_and(|s| s.name() == *n)));
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
+        assert_eq!(State::from_name("nothing"), None);
+        assert!(Priority::Stat > Priority::Routine && Priority::Routine > Priority::Batch);
+    }
+}

@@ -1,0 +1,252 @@
+//! What the ledger knows: plain records without SQL.
+
+use super::names::{DeliveryState, Event, Priority, State};
+use crate::dicom::SeriesKey;
+use serde::Serialize;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+/// A number that names a row.
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { self.0.fmt(f) }
+        }
+    };
+}
+
+number! {
+    /// A job, for good.
+    JobId
+}
+number! {
+    /// The delivery of one result to one destination, for good.
+    DeliveryId
+}
+number! {
+    /// One claim of one worker. Later claims have larger numbers; what comes with an older one than the row's is refused.
+    Token
+}
+number! {
+    /// A place in the journal.
+    Seq
+}
+
+/// A moment: milliseconds since 1970 UTC, by the ledger's time (see [`super::Reader::now`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Moment(pub i64);
+
+impl Moment {
+    /// Later by this much.
+    pub fn plus(self, by: Duration) -> Moment {
+        Moment(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier`; zero when before.
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl From<SystemTime> for Moment {
+    fn from(time: SystemTime) -> Moment {
+        Moment(0).plus(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+    }
+}
+
+impl From<Moment> for SystemTime {
+    fn from(moment: Moment) -> SystemTime {
+        SystemTime::UNIX_EPOCH + moment.since(Moment(0))
+    }
+}
+
+/// Why something is not done, in a stable code and words without patient data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// A name of [`crate::fault::Code`]; an older ledger may hold names that are no more.
+    pub code: String,
+    /// What exactly.
+    pub detail: String,
+}
+
+/// Who has a job or a delivery in work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Held {
+    /// The process.
+    pub owner: String,
+    /// The claim.
+    pub token: Token,
+    /// Until when, unless renewed.
+    pub until: Moment,
+    /// Nothing else runs beside it.
+    pub alone: bool,
+}
+
+/// A study's volume on its way to its result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Job {
+    /// Its number.
+    pub id: JobId,
+    /// The series it is made of.
+    #[serde(serialize_with = "key")]
+    pub series: SeriesKey,
+    /// Names the content of the volume; the pipeline says how.
+    pub input: String,
+    /// As asked for.
+    pub priority: Priority,
+    /// When it was queued: the date that its objects carry.
+    pub created: Moment,
+    /// When its state changed last.
+    pub changed: Moment,
+    /// Digest of the model that it was claimed for, or made with.
+    pub model: Option<String>,
+    /// Its result.
+    pub result: Option<Published>,
+    /// Where it is.
+    #[serde(flatten)]
+    pub progress: Progress,
+}
+
+fn key<S: serde::Serializer>(key: &SeriesKey, s: S) -> Result<S::Ok, S::Error> {
+    use serde::ser::SerializeStruct;
+    let mut out = s.serialize_struct("SeriesKey", 2)?;
+    out.serialize_field("study", &key.study)?;
+    out.serialize_field("series", &key.series)?;
+    out.end()
+}
+
+/// Where a job is, and how often it was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// The state.
+    pub state: State,
+    /// Claims so far; each is counted before its work begins.
+    pub attempts: u32,
+    /// Failures that may pass, in a row.
+    pub failures: u32,
+    /// How often the process died while it had this job.
+    pub crashes: u32,
+    /// How often it died while it had this job alone.
+    pub crashes_alone: u32,
+    /// It runs alone, because it may be what kills the process.
+    pub suspect: bool,
+    /// Waiting: not before this.
+    pub not_before: Option<Moment>,
+    /// Running: who has it.
+    pub held: Option<Held>,
+    /// Why it waits or is parked.
+    pub problem: Option<Problem>,
+    /// What it is sorted by first; a suspect has at most the usual.
+    #[serde(skip)]
+    pub rank: Priority,
+    /// Its place in the line.
+    #[serde(skip)]
+    pub line: u64,
+}
+
+/// A published result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// Name of its folder in the output folder.
+    pub folder: String,
+    /// Identity of the result (`identity` of its manifest).
+    pub identity: String,
+    /// Its files.
+    #[serde(skip)]
+    pub objects: Vec<Object>,
+}
+
+/// A file of a published result, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Object {
+    /// Name in the folder.
+    pub file: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+/// A result on its way to one destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Delivery {
+    /// Its number; deliveries to a destination go in this order.
+    pub id: DeliveryId,
+    /// Whose result.
+    pub job: JobId,
+    /// Name of the destination in the configuration.
+    pub destination: String,
+    /// The state.
+    pub state: DeliveryState,
+    /// Claims so far.
+    pub attempts: u32,
+    /// It may have arrived although nobody heard so: ask the destination before sending again.
+    pub doubtful: bool,
+    /// Waiting: not before this.
+    pub not_before: Option<Moment>,
+    /// Sending: who has it.
+    pub held: Option<Held>,
+    /// Why it waits or is parked; after delivery a warning of the destination.
+    pub problem: Option<Problem>,
+    /// When it was put into the outbox.
+    pub created: Moment,
+    /// When its state changed last.
+    pub changed: Moment,
+}
+
+/// A line of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Its place.
+    pub seq: Seq,
+    /// When.
+    pub at: Moment,
+    /// Of which job.
+    pub job: Option<JobId>,
+    /// To which destination, when it is about a delivery.
+    pub destination: Option<String>,
+    /// What happened.
+    pub event: Event,
+    /// State before.
+    pub from: Option<String>,
+    /// State after.
+    pub to: Option<String>,
+    /// Who did it: a process, or a person.
+    pub who: String,
+    /// Why.
+    pub problem: Option<Problem>,
+}
+
+/// An instance that came over the network and was acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Received {
+    /// Its series.
+    #[serde(skip)]
+    pub series: SeriesKey,
+    /// SOP Instance UID.
+    pub sop_instance: String,
+    /// Where the file is, below the spool.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// What is known of a series.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SeriesRecord {
+    /// Which one.
+    #[serde(serialize_with = "key")]
+    pub series: SeriesKey,
+    /// When it was found complete last.
+    pub closed: Option<Moment>,
+    /// How often it was found complete.
+    pub closings: u32,
+    /// Why parts of it are not processed.
+    pub refusals: Vec<Problem>,
+    /// Acknowledged instances.
+    pub instances: u64,
+}

@@ -1,0 +1,20 @@
+//! The ledger of a single machine: one SQLite file in WAL mode with `synchronous = FULL`.
+//!
+//! ```text
+//! <state>/ledger.sqlite (+ -wal, -shm)   the tables
+//! <state>/ledger.lock                    held by the one process that writes
+//! <state>/ledger.mark                    how far the ledger was, to know an older copy
+//! ```
+//! One thread writes; whoever waits at the same time shares one transaction and one sync of the disk (group commit).
+
+mod apply;
+mod deliveries;
+mod mark;
+mod open;
+mod read;
+mod rows;
+mod schema;
+mod writer;
+
+pub use open::{FILE, Options, SqliteLedger, set_aside};
+pub use read::SqliteReader;

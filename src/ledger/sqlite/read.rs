@@ -1,0 +1,151 @@
+//! Looking things up, on a connection of its own that can not write.
+
+use super::open::{Time, check};
+use super::rows::{self, Count, sql};
+use super::schema;
+use crate::dicom::SeriesKey;
+use crate::ledger::contract::{Reader, Which};
+use crate::ledger::error::LedgerError;
+use crate::ledger::names::State;
+use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Problem, Received, SeriesRecord};
+use crate::sys::clock::Clock;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, ToSql, params};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Reads a ledger, whether or not a daemon is writing it.
+pub struct SqliteReader {
+    connection: Mutex<Connection>,
+    path: PathBuf,
+    time: Time,
+}
+
+impl SqliteReader {
+    /// Opens the ledger in a state folder for reading; none when there is none.
+    pub fn open(state: &Path, clock: Arc<dyn Clock>) -> Result<Option<SqliteReader>, LedgerError> {
+        let path = state.join(super::FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let reader = SqliteReader::connect(&path, Time::start(clock))?;
+        let version: i64 = reader.one("PRAGMA user_version", [], |row| row.get(0))?;
+        let known = schema::STEPS.len() as i64;
+        match version {
+            _ if version > known => Err(LedgerError::TooNew { path, found: version, known }),
+            // Begun this moment, or older: the next opening for writing brings it up to date.
+            _ if version < known => Ok(None),
+            _ => Ok(Some(reader)),
+        }
+    }
+
+    pub(super) fn connect(path: &Path, time: Time) -> Result<SqliteReader, LedgerError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(sql(path))?;
+        connection.busy_timeout(Duration::from_secs(10)).map_err(sql(path))?;
+        Ok(SqliteReader { connection: Mutex::new(connection), path: path.into(), time })
+    }
+
+    /// Fails when the file is not sound: reads all of it.
+    pub fn check(&self) -> Result<(), LedgerError> {
+        check(&self.lock(), &self.path)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn one<T>(&self, query: &str, p: impl Params, read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>) -> Result<T, LedgerError> {
+        self.lock().query_row(query, p, read).map_err(sql(&self.path))
+    }
+
+    fn list<T>(&self, query: &str, p: impl Params, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>, LedgerError> {
+        let connection = self.lock();
+        let rows = connection.prepare_cached(query).and_then(|mut s| s.query_map(p, read)?.collect());
+        rows.map_err(sql(&self.path))
+    }
+}
+
+impl Reader for SqliteReader {
+    fn now(&self) -> Moment {
+        self.time.now()
+    }
+
+    fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError> {
+        let found = self.lock().query_row(&format!("{} WHERE j.id = ?1", rows::JOB), [id], rows::job).optional();
+        found.map_err(sql(&self.path))
+    }
+
+    fn jobs(&self, which: &Which) -> Result<Vec<Job>, LedgerError> {
+        let mut query = format!("{} WHERE j.id > ?1", rows::JOB);
+        let (after, limit) = (which.after.unwrap_or(JobId(0)), which.limit.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX)));
+        let mut values: Vec<&dyn ToSql> = vec![&after, &limit];
+        if !which.states.is_empty() {
+            // The names are our own words.
+            let names: Vec<String> = which.states.iter().map(|s| format!("'{s}'")).collect();
+            query += &format!(" AND j.state IN ({})", names.join(", "));
+        }
+        if let Some(uid) = &which.uid {
+            query += " AND (s.series_uid = ?3 OR s.study_uid = ?3)";
+            values.push(uid);
+        }
+        self.list(&(query + " ORDER BY j.id LIMIT ?2"), &values[..], rows::job)
+    }
+
+    fn counts(&self) -> Result<Vec<(State, u64)>, LedgerError> {
+        let found: Vec<(State, u64)> =
+            self.list("SELECT state, count(*) FROM jobs GROUP BY state", [], |row| Ok((row.get(0)?, row.get::<_, Count>(1)?.0)))?;
+        let count = |state: State| found.iter().find(|(s, _)| *s == state).map_or(0, |(_, n)| *n);
+        Ok(State::ALL.iter().map(|s| (*s, count(*s))).collect())
+    }
+
+    fn next_due(&self) -> Result<Option<Duration>, LedgerError> {
+        let at: Option<Moment> = self.one("SELECT min(not_before) FROM jobs WHERE state = 'waiting'", [], |row| row.get(0))?;
+        Ok(at.map(|at| at.since(self.now())))
+    }
+
+    fn objects(&self, job: JobId) -> Result<Vec<Object>, LedgerError> {
+        self.list("SELECT file, bytes, sha256 FROM objects WHERE job_id = ?1 ORDER BY file", [job], |row| {
+            Ok(Object { file: row.get(0)?, bytes: row.get::<_, Count>(1)?.0, sha256: row.get(2)? })
+        })
+    }
+
+    fn deliveries(&self, job: JobId) -> Result<Vec<Delivery>, LedgerError> {
+        self.list(&format!("{} WHERE job_id = ?1 ORDER BY id", rows::DELIVERY), [job], rows::delivery)
+    }
+
+    fn journal(&self, job: Option<JobId>) -> Result<Vec<Entry>, LedgerError> {
+        self.list(&format!("{} WHERE job_id IS ?1 ORDER BY seq", rows::ENTRY), [job], rows::entry)
+    }
+
+    fn unverified(&self) -> Result<Vec<JobId>, LedgerError> {
+        let verified = "(SELECT value FROM counters WHERE name = 'verified')";
+        self.list(&format!("SELECT id FROM jobs WHERE state = 'done' AND done > {verified} ORDER BY id"), [], |row| row.get(0))
+    }
+
+    fn series(&self, uid: &str) -> Result<Vec<SeriesRecord>, LedgerError> {
+        let query = "SELECT id, study_uid, series_uid, closed, closings, (SELECT count(*) FROM instances i WHERE i.series_id = series.id) FROM series \
+                     WHERE series_uid = ?1 OR study_uid = ?1 OR id IN (SELECT series_id FROM instances WHERE sop_instance_uid = ?1) ORDER BY id";
+        let found: Vec<(i64, SeriesRecord)> = self.list(query, [uid], |row| {
+            let series = SeriesKey { study: row.get(1)?, series: row.get(2)? };
+            let (closed, closings, instances) = (row.get(3)?, row.get(4)?, row.get::<_, Count>(5)?.0);
+            Ok((row.get(0)?, SeriesRecord { series, closed, closings, refusals: Vec::new(), instances }))
+        })?;
+        let whole = found.into_iter().map(|(id, mut record)| {
+            record.refusals = self.list("SELECT code, detail FROM refusals WHERE series_id = ?1 ORDER BY place", [id], |row| {
+                Ok(Problem { code: row.get(0)?, detail: row.get(1)? })
+            })?;
+            Ok(record)
+        });
+        whole.collect()
+    }
+
+    fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {
+        let query = "SELECT s.study_uid, s.series_uid, i.sop_instance_uid, i.path, i.bytes FROM instances i JOIN series s ON s.id = i.series_id \
+                     ORDER BY i.id LIMIT ?2 OFFSET ?1";
+        self.list(query, params![Count(skip), Count(limit)], |row| {
+            let series = SeriesKey { study: row.get(0)?, series: row.get(1)? };
+            Ok(Received { series, sop_instance: row.get(2)?, path: row.get(3)?, bytes: row.get::<_, Count>(4)?.0 })
+        })
+    }
+}

@@ -1,0 +1,571 @@
+//! The reference: a ledger in memory that says in plain words what every ledger has to do. It shares no rule with the real one.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use stunetd::dicom::SeriesKey;
+use stunetd::ledger::*;
+use stunetd::sys::clock::Clock;
+
+#[derive(Clone, Default)]
+struct Tables {
+    jobs: BTreeMap<JobId, Job>,
+    objects: BTreeMap<JobId, Vec<Object>>,
+    outbox: BTreeMap<DeliveryId, Delivery>,
+    journal: Vec<Entry>,
+    series: Vec<SeriesRecord>,
+    received: Vec<Received>,
+    /// Journal lines written so far, lines that were removed included.
+    seq: u64,
+    last_job: u64,
+    last_delivery: u64,
+    tokens: u64,
+    line: u64,
+    verified: u64,
+    done: BTreeMap<JobId, u64>,
+}
+
+/// What survives a crash: everything that was committed.
+#[derive(Clone)]
+pub struct Disk {
+    tables: Arc<Mutex<Tables>>,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+}
+
+pub struct Model {
+    disk: Disk,
+    wall: Moment,
+    start: Instant,
+}
+
+type Done = Result<(), LedgerError>;
+
+impl Disk {
+    pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Disk {
+        Disk { tables: Arc::default(), limits, clock }
+    }
+
+    pub fn open(&self) -> (Model, Opening) {
+        let model = Model { disk: self.clone(), wall: self.clock.wall().into(), start: self.clock.monotonic() };
+        let now = model.now();
+        let mut t = model.lock();
+        let mut opening = Opening { fresh: t.seq == 0, ..Opening::default() };
+        t.write(now, None, None, Event::Opened, (None, None), "test", None);
+        let running: Vec<JobId> = t.jobs.values().filter(|j| j.progress.state == State::Running).map(|j| j.id).collect();
+        for id in running {
+            t.died(now, self.limits, id);
+            if t.jobs[&id].progress.state == State::Parked { opening.parked += 1 } else { opening.requeued += 1 }
+        }
+        let sending: Vec<DeliveryId> = t.outbox.values().filter(|d| d.state == DeliveryState::Sending).map(|d| d.id).collect();
+        opening.doubtful = sending.len() as u64;
+        sending.into_iter().for_each(|id| t.delivery_died(now, id));
+        let longest = now.plus(Duration::from_secs(3600));
+        t.jobs.values_mut().for_each(|j| j.progress.not_before = j.progress.not_before.map(|at| at.min(longest)));
+        t.outbox.values_mut().for_each(|d| d.not_before = d.not_before.map(|at| at.min(longest)));
+        drop(t);
+        (model, opening)
+    }
+}
+
+impl Tables {
+    #[allow(clippy::too_many_arguments, reason = "the columns of the journal")]
+    fn write(
+        &mut self,
+        at: Moment,
+        job: Option<JobId>,
+        destination: Option<&str>,
+        event: Event,
+        states: (Option<&str>, Option<&str>),
+        who: &str,
+        problem: Option<Problem>,
+    ) -> u64 {
+        self.seq += 1;
+        let (from, to) = (states.0.map(str::to_owned), states.1.map(str::to_owned));
+        let destination = destination.map(str::to_owned);
+        self.journal.push(Entry { seq: Seq(self.seq), at, job, destination, event, from, to, who: who.into(), problem });
+        self.seq
+    }
+
+    /// Changes a job as `how` says, and tells the journal.
+    fn change(&mut self, now: Moment, id: JobId, event: Event, who: &str, how: impl FnOnce(&mut Job)) {
+        let mut job = self.jobs.remove(&id).expect("known");
+        let from = job.progress.state;
+        how(&mut job);
+        if job.progress.state != State::Running {
+            job.progress.held = None;
+        }
+        if job.progress.state != State::Waiting {
+            job.progress.not_before = None;
+        }
+        job.changed = now;
+        let (to, problem) = (job.progress.state, job.progress.problem.clone());
+        let seq = self.write(now, Some(id), None, event, (Some(from.name()), Some(to.name())), who, problem);
+        self.done.remove(&id);
+        if to == State::Done {
+            self.done.insert(id, seq);
+        }
+        self.jobs.insert(id, job);
+    }
+
+    fn change_delivery(&mut self, now: Moment, id: DeliveryId, event: Event, who: &str, how: impl FnOnce(&mut Delivery)) {
+        let mut d = self.outbox.remove(&id).expect("known");
+        let from = d.state;
+        how(&mut d);
+        if d.state != DeliveryState::Sending {
+            d.held = None;
+        }
+        if d.state != DeliveryState::Waiting {
+            d.not_before = None;
+        }
+        d.changed = now;
+        let states = (Some(from.name()), Some(d.state.name()));
+        self.write(now, Some(d.job), Some(&d.destination.clone()), event, states, who, d.problem.clone());
+        self.outbox.insert(id, d);
+    }
+
+    fn next_line(&mut self) -> u64 {
+        self.line += 1;
+        self.line
+    }
+
+    fn died(&mut self, now: Moment, limits: Limits, id: JobId) {
+        let (held, line) = (self.jobs[&id].progress.held.clone().expect("running"), self.next_line());
+        self.change(now, id, Event::Crashed, &held.owner, |job| {
+            let p = &mut job.progress;
+            p.crashes += 1;
+            if held.alone {
+                p.crashes_alone += 1;
+            }
+            p.state = State::Queued;
+            if p.crashes >= limits.suspect_after {
+                (p.suspect, p.line) = (true, line);
+                if p.rank == Priority::Stat {
+                    p.rank = Priority::Routine;
+                }
+            }
+            if p.crashes_alone >= limits.park_after {
+                p.state = State::Parked;
+                let detail = format!("{} crashes, {} of them while it ran alone.", p.crashes, p.crashes_alone);
+                p.problem = Some(Problem { code: "job.crashed_the_daemon".into(), detail });
+            }
+        });
+    }
+
+    fn delivery_died(&mut self, now: Moment, id: DeliveryId) {
+        let who = self.outbox[&id].held.clone().expect("sending").owner;
+        self.change_delivery(now, id, Event::Crashed, &who, |d| {
+            d.state = DeliveryState::Pending;
+            d.doubtful = true;
+        });
+    }
+
+    fn holder(&self, token: Token) -> Result<(JobId, String), LedgerError> {
+        let holds = |j: &&Job| j.progress.held.as_ref().is_some_and(|h| h.token == token);
+        let job = self.jobs.values().find(holds).ok_or(LedgerError::Stale(token))?;
+        Ok((job.id, job.progress.held.clone().expect("held").owner))
+    }
+
+    fn sender(&self, token: Token) -> Result<(DeliveryId, String), LedgerError> {
+        let holds = |d: &&Delivery| d.held.as_ref().is_some_and(|h| h.token == token);
+        let d = self.outbox.values().find(holds).ok_or(LedgerError::Stale(token))?;
+        Ok((d.id, d.held.clone().expect("held").owner))
+    }
+
+    fn series_of(&mut self, key: &SeriesKey) -> &mut SeriesRecord {
+        if !self.series.iter().any(|s| s.series == *key) {
+            self.series.push(SeriesRecord { series: key.clone(), closed: None, closings: 0, refusals: vec![], instances: 0 });
+        }
+        self.series.iter_mut().find(|s| s.series == *key).expect("just made")
+    }
+
+    fn publish(&mut self, now: Moment, id: JobId, (event, who): (Event, &str), result: Published, to: &[String], doubtful: bool) {
+        let mut objects = result.objects.clone();
+        objects.sort_by(|a, b| a.file.cmp(&b.file));
+        self.objects.insert(id, objects);
+        self.change(now, id, event, who, |job| {
+            let p = &mut job.progress;
+            (p.state, p.failures, p.problem) = (State::Done, 0, None);
+            job.result = Some(Published { objects: vec![], ..result });
+        });
+        for destination in to {
+            if self.outbox.values().any(|d| d.job == id && d.destination == *destination) {
+                continue;
+            }
+            self.last_delivery += 1;
+            let d = Delivery {
+                id: DeliveryId(self.last_delivery),
+                job: id,
+                destination: destination.clone(),
+                state: DeliveryState::Pending,
+                attempts: 0,
+                doubtful,
+                not_before: None,
+                held: None,
+                problem: None,
+                created: now,
+                changed: now,
+            };
+            self.outbox.insert(d.id, d);
+            self.write(now, Some(id), Some(destination), Event::Queued, (None, Some("pending")), "outbox", None);
+        }
+    }
+
+    /// Of all deliveries of a job, those in one of these states get another one.
+    fn deliveries(&mut self, now: Moment, job: JobId, from: &[DeliveryState], to: DeliveryState, event: Event, who: &str) -> usize {
+        let ids: Vec<_> = self.outbox.values().filter(|d| d.job == job && from.contains(&d.state)).map(|d| d.id).collect();
+        for id in &ids {
+            self.change_delivery(now, *id, event, who, |d| {
+                d.state = to;
+                if event == Event::Retried {
+                    d.problem = None;
+                }
+            });
+        }
+        ids.len()
+    }
+
+    fn cancel_deliveries(&mut self, now: Moment, job: JobId, who: &str) -> usize {
+        use DeliveryState::*;
+        self.deliveries(now, job, &[Pending, Waiting, Parked], Cancelled, Event::Cancelled, who)
+    }
+
+    fn close(&mut self, now: Moment, closing: Closing) -> Done {
+        let record = self.series_of(&closing.series);
+        record.closings += 1;
+        record.closed = Some(now);
+        record.refusals = closing.refusals;
+        for volume in &closing.volumes {
+            if volume.input.is_empty() {
+                return Err(LedgerError::Invalid("input"));
+            }
+            let known = self.jobs.values().find(|j| j.series == closing.series && j.input == volume.input).map(|j| j.id);
+            let id = known.unwrap_or_else(|| {
+                self.last_job += 1;
+                let (id, line) = (JobId(self.last_job), self.next_line());
+                let progress = Progress {
+                    state: State::Queued,
+                    attempts: 0,
+                    failures: 0,
+                    crashes: 0,
+                    crashes_alone: 0,
+                    suspect: false,
+                    not_before: None,
+                    held: None,
+                    problem: None,
+                    rank: volume.priority,
+                    line,
+                };
+                let (series, input, priority) = (closing.series.clone(), volume.input.clone(), volume.priority);
+                let job = Job { id, series, input, priority, created: now, changed: now, model: None, result: None, progress };
+                self.jobs.insert(id, job);
+                self.write(now, Some(id), None, Event::Queued, (None, Some("queued")), "intake", None);
+                id
+            });
+            match (self.jobs[&id].progress.state, volume.result.clone()) {
+                (State::Queued | State::Waiting | State::Superseded, Some(result)) => {
+                    self.publish(now, id, (Event::Adopted, "intake"), result, &volume.destinations, true)
+                }
+                (State::Superseded, None) => {
+                    let line = self.next_line();
+                    self.change(now, id, Event::Queued, "intake", |j| (j.progress.state, j.progress.line) = (State::Queued, line));
+                }
+                _ => {}
+            }
+        }
+        let others: Vec<(JobId, State)> = self
+            .jobs
+            .values()
+            .filter(|j| j.series == closing.series && !closing.volumes.iter().any(|v| v.input == j.input))
+            .map(|j| (j.id, j.progress.state))
+            .collect();
+        for (id, state) in others {
+            match state {
+                State::Queued | State::Waiting | State::Parked => {
+                    self.change(now, id, Event::Superseded, "intake", |j| j.progress.state = State::Superseded)
+                }
+                State::Done => drop(self.cancel_deliveries(now, id, "intake")),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn known(&self, id: JobId) -> Result<State, LedgerError> {
+        self.jobs.get(&id).map(|j| j.progress.state).ok_or(LedgerError::UnknownJob(id))
+    }
+
+    fn apply(&mut self, now: Moment, change: Change) -> Done {
+        let wrong = |job, state, wish| Err(LedgerError::WrongState { job, state, wish });
+        if let Change::Retry { who, .. } | Change::Cancel { who, .. } = &change
+            && who.is_empty()
+        {
+            return Err(LedgerError::Invalid("person"));
+        }
+        match change {
+            Change::Receive(received) => {
+                self.series_of(&received.series.clone()).instances += u64::from(!self.received.iter().any(|r| r.path == received.path));
+                if !self.received.iter().any(|r| r.path == received.path) {
+                    self.received.push(received);
+                }
+                Ok(())
+            }
+            Change::Close(closing) => self.close(now, closing),
+            Change::Finish { token, result, destinations } => {
+                let (id, who) = self.holder(token)?;
+                self.publish(now, id, (Event::Finished, &who), result, &destinations, false);
+                Ok(())
+            }
+            Change::Postpone { token, pause, problem } => {
+                let (id, who) = self.holder(token)?;
+                self.change(now, id, Event::Postponed, &who, |j| {
+                    let p = &mut j.progress;
+                    (p.state, p.not_before, p.problem) = (State::Waiting, Some(now.plus(pause)), Some(problem));
+                    p.failures += 1;
+                });
+                Ok(())
+            }
+            Change::Park { token, problem } => {
+                let (id, who) = self.holder(token)?;
+                self.change(now, id, Event::Parked, &who, |j| (j.progress.state, j.progress.problem) = (State::Parked, Some(problem)));
+                Ok(())
+            }
+            Change::Release { token } => {
+                let (id, who) = self.holder(token)?;
+                self.change(now, id, Event::Released, &who, |j| j.progress.state = State::Queued);
+                Ok(())
+            }
+            Change::Outdate { token } => {
+                let (id, who) = self.holder(token)?;
+                self.change(now, id, Event::Superseded, &who, |j| j.progress.state = State::Superseded);
+                Ok(())
+            }
+            Change::Retry { job, who } => match self.known(job)? {
+                State::Parked | State::Waiting | State::Cancelled => {
+                    let line = self.next_line();
+                    self.change(now, job, Event::Retried, &who, |j| {
+                        let p = &mut j.progress;
+                        (p.state, p.failures, p.crashes_alone, p.problem, p.line) = (State::Queued, 0, 0, None, line);
+                    });
+                    Ok(())
+                }
+                State::Done => {
+                    use DeliveryState::*;
+                    match self.deliveries(now, job, &[Parked, Waiting, Cancelled], Pending, Event::Retried, &who) {
+                        0 => wrong(job, State::Done, "trying it again"),
+                        _ => Ok(()),
+                    }
+                }
+                state => wrong(job, state, "trying it again"),
+            },
+            Change::Cancel { job, who } => match self.known(job)? {
+                State::Queued | State::Waiting | State::Parked | State::Running => {
+                    self.change(now, job, Event::Cancelled, &who, |j| j.progress.state = State::Cancelled);
+                    Ok(())
+                }
+                State::Done if self.cancel_deliveries(now, job, &who) > 0 => Ok(()),
+                state => wrong(job, state, "ending it"),
+            },
+            Change::Reopen { job, who, problem } => match self.known(job)? {
+                State::Done => {
+                    let line = self.next_line();
+                    self.change(now, job, Event::Reopened, &who, |j| {
+                        (j.progress.state, j.progress.line, j.progress.problem) = (State::Queued, line, Some(problem))
+                    });
+                    Ok(())
+                }
+                state => wrong(job, state, "making it again"),
+            },
+            Change::Delivered { token, warning } => {
+                let (id, who) = self.sender(token)?;
+                self.change_delivery(now, id, Event::Finished, &who, |d| {
+                    (d.state, d.doubtful, d.problem) = (DeliveryState::Delivered, false, warning)
+                });
+                Ok(())
+            }
+            Change::PostponeDelivery { token, pause, doubtful, problem } => {
+                let (id, who) = self.sender(token)?;
+                self.change_delivery(now, id, Event::Postponed, &who, |d| {
+                    (d.state, d.not_before, d.problem) = (DeliveryState::Waiting, Some(now.plus(pause)), Some(problem));
+                    d.doubtful = d.doubtful || doubtful;
+                });
+                Ok(())
+            }
+            Change::ParkDelivery { token, problem } => {
+                let (id, who) = self.sender(token)?;
+                self.change_delivery(now, id, Event::Parked, &who, |d| (d.state, d.problem) = (DeliveryState::Parked, Some(problem)));
+                Ok(())
+            }
+            Change::Verified => {
+                self.verified = self.seq;
+                Ok(())
+            }
+            Change::Forget { job } => {
+                use DeliveryState::*;
+                let state = self.known(job)?;
+                let open = self.outbox.values().any(|d| d.job == job && matches!(d.state, Pending | Sending | Waiting));
+                if open || matches!(state, State::Queued | State::Running | State::Waiting) {
+                    return wrong(job, state, "forgetting it");
+                }
+                let gone = self.jobs.remove(&job).expect("known");
+                self.objects.remove(&job);
+                self.done.remove(&job);
+                self.outbox.retain(|_, d| d.job != job);
+                if !self.jobs.values().any(|j| j.series == gone.series) {
+                    self.series.retain(|s| s.series != gone.series);
+                    self.received.retain(|r| r.series != gone.series);
+                }
+                self.write(now, Some(job), None, Event::Forgotten, (Some(state.name()), None), "retention", None);
+                Ok(())
+            }
+            Change::ForgetJournal { before } => {
+                self.journal.retain(|e| e.at >= before);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Model {
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.disk.tables.lock().expect("tables")
+    }
+
+    /// Makes all changes or none.
+    fn together<T>(&self, make: impl FnOnce(&mut Tables, Moment) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        let now = self.now();
+        let mut tables = self.lock();
+        let mut copy = tables.clone();
+        let value = make(&mut copy, now)?;
+        *tables = copy;
+        Ok(value)
+    }
+}
+
+impl Reader for Model {
+    fn now(&self) -> Moment {
+        self.wall.plus(self.disk.clock.monotonic() - self.start)
+    }
+
+    fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError> {
+        Ok(self.lock().jobs.get(&id).cloned())
+    }
+
+    fn jobs(&self, which: &Which) -> Result<Vec<Job>, LedgerError> {
+        let tables = self.lock();
+        let fits = |j: &&Job| {
+            (which.states.is_empty() || which.states.contains(&j.progress.state))
+                && which.uid.as_ref().is_none_or(|uid| j.series.series == *uid || j.series.study == *uid)
+                && which.after.is_none_or(|after| j.id > after)
+        };
+        Ok(tables.jobs.values().filter(fits).take(which.limit.map_or(usize::MAX, |n| n as usize)).cloned().collect())
+    }
+
+    fn counts(&self) -> Result<Vec<(State, u64)>, LedgerError> {
+        let tables = self.lock();
+        Ok(State::ALL.iter().map(|s| (*s, tables.jobs.values().filter(|j| j.progress.state == *s).count() as u64)).collect())
+    }
+
+    fn next_due(&self) -> Result<Option<Duration>, LedgerError> {
+        let now = self.now();
+        Ok(self.lock().jobs.values().filter_map(|j| j.progress.not_before).min().map(|at| at.since(now)))
+    }
+
+    fn objects(&self, job: JobId) -> Result<Vec<Object>, LedgerError> {
+        Ok(self.lock().objects.get(&job).cloned().unwrap_or_default())
+    }
+
+    fn deliveries(&self, job: JobId) -> Result<Vec<Delivery>, LedgerError> {
+        Ok(self.lock().outbox.values().filter(|d| d.job == job).cloned().collect())
+    }
+
+    fn journal(&self, job: Option<JobId>) -> Result<Vec<Entry>, LedgerError> {
+        Ok(self.lock().journal.iter().filter(|e| e.job == job).cloned().collect())
+    }
+
+    fn unverified(&self) -> Result<Vec<JobId>, LedgerError> {
+        let tables = self.lock();
+        Ok(tables.done.iter().filter(|(_, seq)| **seq > tables.verified).map(|(id, _)| *id).collect())
+    }
+
+    fn series(&self, uid: &str) -> Result<Vec<SeriesRecord>, LedgerError> {
+        let tables = self.lock();
+        let named = |s: &&SeriesRecord| {
+            s.series.study == uid || s.series.series == uid || tables.received.iter().any(|r| r.series == s.series && r.sop_instance == uid)
+        };
+        Ok(tables.series.iter().filter(named).cloned().collect())
+    }
+
+    fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {
+        Ok(self.lock().received.iter().skip(skip as usize).take(limit as usize).cloned().collect())
+    }
+}
+
+impl Ledger for Model {
+    fn commit(&self, changes: Vec<Change>) -> Result<Seq, LedgerError> {
+        self.together(|tables, now| {
+            changes.into_iter().try_for_each(|change| tables.apply(now, change))?;
+            Ok(Seq(tables.seq))
+        })
+    }
+
+    fn claim(&self, lease: &Lease) -> Result<Option<Claim>, LedgerError> {
+        self.together(|t, now| {
+            let lost = |p: &Progress| p.held.as_ref().is_some_and(|h| h.owner != lease.owner && h.until < now);
+            let lost: Vec<JobId> = t.jobs.values().filter(|j| lost(&j.progress)).map(|j| j.id).collect();
+            lost.into_iter().for_each(|id| t.died(now, self.disk.limits, id));
+
+            let mine: Vec<&Held> = t.jobs.values().filter_map(|j| j.progress.held.as_ref()).filter(|h| h.owner == lease.owner).collect();
+            if mine.iter().any(|h| h.alone) {
+                return Ok(None);
+            }
+            let nothing_runs = mine.is_empty();
+            let may = |p: &Progress| p.state == State::Queued || (p.state == State::Waiting && p.not_before.is_some_and(|at| at <= now));
+            let first = t.jobs.values().filter(|j| may(&j.progress)).min_by_key(|j| (std::cmp::Reverse(j.progress.rank), j.progress.line));
+            let Some((id, suspect)) = first.map(|j| (j.id, j.progress.suspect)) else { return Ok(None) };
+            if suspect && !nothing_runs {
+                return Ok(None);
+            }
+            t.tokens += 1;
+            let token = Token(t.tokens);
+            t.change(now, id, Event::Claimed, &lease.owner, |j| {
+                j.model = Some(lease.model.clone());
+                j.progress.state = State::Running;
+                j.progress.attempts += 1;
+                j.progress.held = Some(Held { owner: lease.owner.clone(), token, until: now.plus(lease.hold), alone: suspect });
+            });
+            Ok(Some(Claim { token, job: t.jobs[&id].clone() }))
+        })
+    }
+
+    fn claim_delivery(&self, destination: &str, lease: &Lease) -> Result<Option<DeliveryClaim>, LedgerError> {
+        self.together(|t, now| {
+            let lost = |d: &&Delivery| d.held.as_ref().is_some_and(|h| h.owner != lease.owner && h.until < now);
+            let lost: Vec<DeliveryId> = t.outbox.values().filter(lost).map(|d| d.id).collect();
+            lost.into_iter().for_each(|id| t.delivery_died(now, id));
+            let may = |d: &&Delivery| {
+                d.destination == destination
+                    && (d.state == DeliveryState::Pending
+                        || (d.state == DeliveryState::Waiting && d.not_before.is_some_and(|at| at <= now)))
+            };
+            let Some(id) = t.outbox.values().find(may).map(|d| d.id) else { return Ok(None) };
+            t.tokens += 1;
+            let token = Token(t.tokens);
+            t.change_delivery(now, id, Event::Claimed, &lease.owner, |d| {
+                d.state = DeliveryState::Sending;
+                d.attempts += 1;
+                d.held = Some(Held { owner: lease.owner.clone(), token, until: now.plus(lease.hold), alone: false });
+            });
+            Ok(Some(DeliveryClaim { token, delivery: t.outbox[&id].clone() }))
+        })
+    }
+
+    fn renew(&self, token: Token, hold: Duration) -> Result<(), LedgerError> {
+        self.together(|t, now| {
+            let held =
+                t.jobs.values_mut().filter_map(|j| j.progress.held.as_mut()).chain(t.outbox.values_mut().filter_map(|d| d.held.as_mut()));
+            let mut held = held.filter(|h| h.token == token);
+            held.next().map(|h| h.until = now.plus(hold)).ok_or(LedgerError::Stale(token))
+        })
+    }
+}
