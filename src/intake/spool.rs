@@ -117,7 +117,7 @@ impl Incoming<'_> {
             durable::sync_dir(&folder)?;
             return Ok(Stored { path, duplicate: true });
         }
-        durable::rename(&self.path, &path)?;
+        durable::move_into(&self.path, &path)?;
         Ok(Stored { path, duplicate: false })
     }
 }

@@ -101,6 +101,13 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), StorageError> {
     if old == new { Ok(()) } else { sync_dir(old) }
 }
 
+/// Like [`rename`], but syncs only the folder that the file arrives in. For a file whose old name is swept should it come back after a power
+/// loss.
+pub fn move_into(from: &Path, to: &Path) -> Result<(), StorageError> {
+    rename_only(from, to)?;
+    sync_dir(parent(to))
+}
+
 /// Brings a folder's entries to the disk.
 pub fn sync_dir(path: &Path) -> Result<(), StorageError> {
     let folder = File::open(path).map_err(StorageError::at(Step::Sync, path))?;

@@ -4,6 +4,7 @@
 
 mod dimse;
 mod peers;
+mod program;
 mod stow;
 
 use crate::serve::daemon::{World, free_port};

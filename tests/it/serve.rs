@@ -4,7 +4,7 @@
 //! one.
 
 pub mod daemon;
-mod program;
+pub mod program;
 pub mod scripted;
 
 use crate::support::ct::Ct;

@@ -8,14 +8,14 @@ use std::process::{Child, Command};
 use stunetd::results::{ResultManifest, file_digest};
 
 /// What outlives a process.
-struct Site {
-    dir: tempfile::TempDir,
-    address: SocketAddr,
+pub struct Site {
+    pub dir: tempfile::TempDir,
+    pub address: SocketAddr,
 }
 
 impl Site {
     /// A configuration with short times; `model` is what stands under `[model]` beside the path.
-    fn new(model: &str) -> Site {
+    pub fn new(model: &str) -> Site {
         let dir = tempfile::tempdir().expect("folder");
         let address = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
@@ -38,7 +38,7 @@ impl Site {
     }
 
     /// Published folders. What can be seen is whole: every file is there, and is what the manifest says.
-    fn results(&self) -> Vec<PathBuf> {
+    pub fn results(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.output()).into_iter().flatten().map(|e| e.expect("entry").path());
         let mut seen: Vec<_> = entries.filter(|p| !p.file_name().expect("name").as_encoded_bytes().starts_with(b".")).collect();
         seen.sort();
@@ -61,14 +61,14 @@ impl Site {
 }
 
 /// A running daemon, killed when dropped.
-struct Program<'s> {
+pub struct Program<'s> {
     site: &'s Site,
     child: Child,
 }
 
 impl<'s> Program<'s> {
     /// Starts it and waits until it says that it is ready.
-    fn start(site: &'s Site) -> Program<'s> {
+    pub fn start(site: &'s Site) -> Program<'s> {
         let log = std::fs::File::create(site.dir.path().join("log")).expect("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_stunetd"));
         command.args(["serve", "--config"]).arg(site.dir.path().join("stunetd.toml")).stderr(log);
@@ -99,7 +99,7 @@ impl<'s> Program<'s> {
     }
 
     /// SIGTERM; the exit code.
-    fn terminate(mut self) -> Option<i32> {
+    pub fn terminate(mut self) -> Option<i32> {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill");
         assert!(sent.success());
         let mut ended = None;
