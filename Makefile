@@ -22,6 +22,10 @@ demo: ## from the clone to a first result: builds, segments a generated study, s
 test: libtorch ## every test, the lints and the format check
 	@tools/test.sh
 
+.PHONY: crash-test
+crash-test: libtorch ## kill the daemon N times, at random and at every named point, and count what it published (N=1000)
+	@STUNETD_KILLS=$(or $(N),1000) $(CARGO) test --quiet --release --test oracle
+
 .PHONY: lint
 lint: libtorch ## cargo fmt --check and clippy
 	@$(CARGO) fmt --check

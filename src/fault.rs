@@ -143,7 +143,8 @@ impl Fault {
                 _ => 78,
             },
             "internal" | "device" => 70,
-            "disk" | "ledger" => 74,
+            "disk" | "ledger" | "spool" => 74,
+            "results" if self.code == Code::ResultsChanged => 74,
             _ => 1,
         }
     }

@@ -93,6 +93,8 @@ codes! {
     CheckpointNotStunet, "checkpoint.not_stunet", Poison, "The weights are not those of a STU-Net.", "Give a checkpoint of STU-Net; other network families are not supported.";
     CheckpointPlans, "checkpoint.bad_plans", Poison, "The plans beside the weights are missing or can not be used.", "Put plans (.model.pkl, or plans.json and dataset.json) beside the weights.";
     CheckpointUnsupported, "checkpoint.unsupported", Poison, "The checkpoint needs something that is not supported.", "See the message for which feature; only 3-D full-resolution STU-Net is supported.";
+    // ---- what was received
+    SpoolInstanceMissing, "spool.instance_missing", Poison, "An instance that was acknowledged is not in the spool.", "Find out who removed it, and have the series sent again.";
     // ---- memory, disk, device
     MemoryTooLarge, "memory.volume_too_large", Poison, "The volume needs more memory than is configured.", "Raise `host_memory`, or use a smaller series.";
     DeviceOutOfMemory, "device.out_of_memory", Retryable, "The device ran out of memory.", "Lower `device_memory` use, or choose a smaller model.";
@@ -112,6 +114,7 @@ codes! {
     JobWrongState, "job.wrong_state", Poison, "The job's state does not allow this.", "See `stunetd jobs show` for its state.";
     JobCrashed, "job.crashed_the_daemon", Poison, "The daemon died each time while it worked on this study alone.", "Send the study and the log to the makers; `stunetd jobs retry` tries once more.";
     // ---- results and their delivery
+    ResultsChanged, "results.changed", Retryable, "A published result is gone or not what was written.", "Look into the disk; `stunetd doctor --repair`, or the next start, has it made again.";
     ResultsDamaged, "results.damaged", Poison, "A published result is not what it should be.", "Keep the folder for inspection, remove it from the output folder and let the study be done again.";
     ResultsTooLarge, "results.object_too_large", Poison, "The result does not fit into one DICOM object.", "Ask for the format `labelmap`, which is smaller.";
     DeliveryConflict, "delivery.conflict", Poison, "The output folder holds another result for this volume.", "Choose another output folder, or remove the old result.";

@@ -1,5 +1,6 @@
 //! `stunetd doctor`: is this machine, and this configuration, fit for work?
 
+use super::doctor_ledger;
 use super::report::{print_json, print_line};
 use crate::config::{self, ByteSize, Config};
 use crate::fault::{Code, Fault};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Looked at when no file is named.
-const USUAL_CONFIG: &str = "/etc/stunetd/stunetd.toml";
+pub const USUAL_CONFIG: &str = "/etc/stunetd/stunetd.toml";
 /// Free space below which results may soon not fit.
 const LITTLE_SPACE: u64 = 2 << 30;
 
@@ -24,6 +25,12 @@ pub struct Args {
     /// The configuration file [default: /etc/stunetd/stunetd.toml, if it is there]
     #[arg(long)]
     pub config: Option<PathBuf>,
+    /// Compare every result with the ledger, not only the recent ones
+    #[arg(long)]
+    pub deep: bool,
+    /// Mend what is safe to mend: sweep leftovers, have damaged results made again, set a damaged ledger aside. No daemon may run
+    #[arg(long)]
+    pub repair: bool,
     /// A GPU has to be there
     #[arg(long)]
     pub cuda: bool,
@@ -43,7 +50,7 @@ enum Verdict {
 }
 
 #[derive(Debug, Serialize)]
-struct Check {
+pub struct Check {
     name: &'static str,
     verdict: Verdict,
     found: String,
@@ -54,15 +61,15 @@ struct Check {
 }
 
 impl Check {
-    fn ok(name: &'static str, found: impl Into<String>) -> Check {
+    pub fn ok(name: &'static str, found: impl Into<String>) -> Check {
         Check { name, verdict: Verdict::Ok, found: found.into(), code: None, action: None }
     }
 
-    fn warn(name: &'static str, found: impl Into<String>) -> Check {
+    pub fn warn(name: &'static str, found: impl Into<String>) -> Check {
         Check { verdict: Verdict::Warn, ..Check::ok(name, found) }
     }
 
-    fn fail(name: &'static str, fault: &Fault) -> Check {
+    pub fn fail(name: &'static str, fault: &Fault) -> Check {
         let found = if fault.detail.is_empty() { fault.code.meaning() } else { &fault.detail };
         Check { verdict: Verdict::Fail, code: Some(fault.code), action: Some(fault.code.action()), ..Check::ok(name, found) }
     }
@@ -90,6 +97,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
             checks.push(Check::ok("configuration", named.as_deref().unwrap_or(Path::new("")).display().to_string()));
             checks.push(memory(Some(config.host_memory)));
             checks.extend(places(config));
+            checks.extend(doctor_ledger::checks(config, args.repair, args.deep));
         }
         Ok(None) => {
             checks.push(Check::ok("configuration", "none named, and no /etc/stunetd/stunetd.toml"));

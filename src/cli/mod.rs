@@ -7,7 +7,10 @@
 mod check_config;
 mod demo;
 mod doctor;
+mod doctor_ledger;
 mod inspect;
+mod jobs;
+mod jobs_report;
 mod model;
 mod model_forward;
 mod model_import;
@@ -45,6 +48,7 @@ enum Verb {
     Segment(segment::Args),
     Inspect(inspect::Args),
     Model(model::Args),
+    Jobs(jobs::Args),
     CheckConfig(check_config::Args),
     Doctor(doctor::Args),
     Demo(demo::Args),
@@ -58,6 +62,7 @@ impl Verb {
             Verb::Segment(args) => args.json,
             Verb::Inspect(args) => args.json,
             Verb::Model(args) => args.json(),
+            Verb::Jobs(args) => args.json,
             Verb::CheckConfig(args) => args.json,
             Verb::Doctor(args) => args.json,
             Verb::Demo(args) => args.json,
@@ -70,6 +75,7 @@ impl Verb {
             Verb::Segment(args) => segment::run(args),
             Verb::Inspect(args) => inspect::run(args),
             Verb::Model(args) => model::run(args),
+            Verb::Jobs(args) => jobs::run(args),
             Verb::CheckConfig(args) => check_config::run(args),
             Verb::Doctor(args) => doctor::run(args),
             Verb::Demo(args) => demo::run(args),

@@ -8,7 +8,7 @@ use crate::dicom::{PixelFormat, SeriesKey};
 use crate::fault::{Class, Code, Fault};
 use crate::intake::scan::{Scan, ScanLimits, scan};
 use crate::models::Generation;
-use crate::pipeline::{Board, End, Input, JobId, Next, Order, Outcome, Plan, Street, WhenPublished, network, refusal};
+use crate::pipeline::{Board, End, Input, JobId, Next, Order, Outcome, Plan, Street, Ticket, WhenPublished, network, refusal};
 use crate::results::ResultManifest;
 use crate::segment::SegmentOptions;
 use crate::series::{self, Policy};
@@ -168,6 +168,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
             decoder,
             host_memory,
         },
+        ledger: None,
         engine: network(args.model.clone(), args.device, args.precision, cores.torch),
         cores,
         clock: clock.clone(),
@@ -178,8 +179,9 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let mut running: BTreeMap<JobId, Subject> = BTreeMap::new();
     loop {
         while let Some((subject, input)) = waiting.pop_front() {
-            match street.submit(input, clock.monotonic()) {
-                Ok(job) => drop(running.insert(job, subject)),
+            let job = JobId((total - waiting.len()) as u64);
+            match street.submit(Ticket { job, since: clock.monotonic(), dated: clock.wall(), token: None }, input) {
+                Ok(()) => drop(running.insert(job, subject)),
                 Err(input) => {
                     waiting.push_front((subject, input));
                     break;

@@ -4,12 +4,16 @@ use crate::config::{self, Config, LogFormat};
 use crate::fault::{Code, Fault};
 use crate::intake::reception::Reception;
 use crate::intake::scp::Scp;
+use crate::ledger::{Change, Ledger, Limits, Moment, Opening, Options, Reader, SqliteLedger};
 use crate::models::Generation;
+use crate::pipeline::control::Control;
+use crate::pipeline::reconcile::{self, Depth};
 use crate::pipeline::{EngineFactory, Order, Plan, Service, ServicePlan, Street, WhenPublished, network};
 use crate::segment::SegmentOptions;
 use crate::stunet::runtime::LIBTORCH_VERSION;
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::cores::Cores;
+use crate::sys::crash;
 use crate::sys::durable::{self, StagingDir};
 use crate::sys::libtorch;
 use crate::sys::shutdown::Shutdown;
@@ -67,6 +71,49 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
 
 /// Runs the daemon until the shutdown signal: `stunetd::run`.
 pub fn serve(config: Config, seams: Seams) -> Result<(), Fault> {
+    crash::arm()?;
+    let limits = Limits { suspect_after: config.jobs.suspect_after, park_after: config.jobs.park_after };
+    // Another name for every start.
+    let owner = format!("stunetd-{}-{}", std::process::id(), Moment::from(seams.clock.wall()).0);
+    let options = Options { state: config.state.clone(), limits, clock: seams.clock.clone(), who: owner.clone() };
+    let (ledger, opening) = SqliteLedger::open(&options)?;
+    let ledger = Arc::new(ledger);
+    let result = serve_from(config, seams, ledger.clone(), &opening, owner);
+    // After a fault the next start is to see the jobs that were in work.
+    match result {
+        Ok(()) => Ok(ledger.close()?),
+        Err(fault) => {
+            ledger.leave();
+            Err(fault)
+        }
+    }
+}
+
+/// Says what the ledger was like, and compares it with the results that were published when the process before this one died.
+fn reconcile(config: &Config, ledger: &SqliteLedger, opening: &Opening, metrics: &Metrics, owner: &str) -> Result<(), Fault> {
+    let told = |code: Code, text: String| {
+        metrics.fault(code);
+        tracing::warn!(%code, "{text}");
+    };
+    if opening.restored {
+        told(Code::LedgerRestored, format!("{} {}", Code::LedgerRestored.meaning(), Code::LedgerRestored.action()));
+    }
+    if opening.parked > 0 {
+        told(Code::JobCrashed, format!("{} jobs are parked. {}", opening.parked, Code::JobCrashed.action()));
+    }
+    if opening.requeued > 0 {
+        tracing::info!(jobs = opening.requeued, "were in work when the process before this one died: taken up again");
+    }
+    let (_, findings) = reconcile::compare(ledger, &config.output.path, Depth::Recent)?;
+    for finding in &findings {
+        told(Code::ResultsChanged, format!("job {}: {}", finding.job, finding.problem.detail));
+    }
+    reconcile::mend(ledger, &config.output.path, findings, owner)?;
+    ledger.commit(vec![Change::Verified])?;
+    Ok(())
+}
+
+fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: &Opening, owner: String) -> Result<(), Fault> {
     let Seams { engine, decoder, cores, clock, shutdown } = seams;
     let metrics = Arc::new(Metrics::new().map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?);
     let model = Arc::new(Generation::open(&config.model.path)?);
@@ -74,7 +121,9 @@ pub fn serve(config: Config, seams: Seams) -> Result<(), Fault> {
     durable::create_dir_all(&config.output.path)?;
     durable::remove_leftovers(&config.output.path)?;
     drop(StagingDir::new_in(&config.output.path)?);
-    let reception = config.receives().then(|| Reception::open(&config.spool, metrics.clone())).transpose()?.map(Arc::new);
+    reconcile(&config, &ledger, opening, &metrics, &owner)?;
+    let open = || Reception::open(&config.spool, ledger.clone(), metrics.clone()).map(Arc::new);
+    let reception = config.receives().then(open).transpose()?;
 
     cores.start_rayon();
     let decoder = Arc::new(Decoder::new(decoder)?);
@@ -90,6 +139,7 @@ pub fn serve(config: Config, seams: Seams) -> Result<(), Fault> {
             decoder: decoder.clone(),
             host_memory: config.host_memory.0,
         },
+        ledger: Some(ledger.clone()),
         engine,
         cores,
         clock: clock.clone(),
@@ -112,8 +162,11 @@ pub fn serve(config: Config, seams: Seams) -> Result<(), Fault> {
         model_version: model.manifest.version.clone(),
         model_digest: model.digest.clone(),
     });
-    let status =
-        web::Status { metrics: metrics.clone(), board: street.board().clone(), oldest: Arc::new(street.oldest()), clock: clock.clone() };
+    let oldest = {
+        let ledger = ledger.clone();
+        Arc::new(move || ledger.oldest().ok().flatten().unwrap_or_default())
+    };
+    let status = web::Status { metrics: metrics.clone(), board: street.board().clone(), oldest, clock: clock.clone() };
     let stow = reception.clone().filter(|_| config.stow.enabled).map(|reception| (reception, &config.stow));
     let server = web::serve(config.http.listen.get(), status, stow)?;
     tracing::info!(address = %server.address(), "metrics and health");
@@ -121,7 +174,9 @@ pub fn serve(config: Config, seams: Seams) -> Result<(), Fault> {
     if let Some(scp) = &scp {
         tracing::info!(address = %scp.address(), title = %config.dimse.ae_title, "DICOM");
     }
-    let result = Service::new(ServicePlan { street, config, reception, model, decoder, clock, metrics, shutdown })?.run();
-    drop((server, scp));
+    let (control, commands) = Control::listen(&config.state, ledger.clone())?;
+    let plan = ServicePlan { street, ledger, owner, commands, config, reception, model, decoder, clock, metrics, shutdown };
+    let result = Service::new(plan).run();
+    drop((control, server, scp));
     result
 }

@@ -10,7 +10,7 @@ mod units;
 pub use choices::{After, Format, Irregular, LogFormat, LogLevel, Share};
 pub use network::{AeTitle, Listen, LoopbackAddress, Network};
 pub use reader::{Mistake, nearest};
-pub use schema::{Config, Dimse, Http, Intake, Log, Model, Output, Spool, Stow, Watch};
+pub use schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Spool, Stow, Watch};
 pub use units::{ByteSize, HumanDuration};
 
 use crate::fault::{Code, Fault};

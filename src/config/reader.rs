@@ -1,6 +1,6 @@
 //! Reads the TOML document table by table, key by key: a mistake is noted with its line, and reading goes on.
 
-use super::schema::{Config, Dimse, Http, Intake, Log, Model, Output, Spool, Stow, Watch};
+use super::schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Spool, Stow, Watch};
 use super::{choices, network, units};
 use crate::fault::Code;
 use crate::stunet::{DeviceChoice, Precision};
@@ -85,16 +85,22 @@ fn by_name<T>(value: Value<'_>, reader: &mut Reader, parse: impl Fn(&str) -> Res
     read.map_err(|why| reader.note(at, Code::ConfigInvalid, why)).ok()
 }
 
-impl FromToml for usize {
-    fn read(value: Value<'_>, reader: &mut Reader) -> Option<usize> {
-        let at = value.span().start;
-        let read = i64::deserialize(ValueDeserializer::from(value)).ok().and_then(|n| usize::try_from(n).ok());
-        if read.is_none() {
-            reader.note(at, Code::ConfigInvalid, "expected a whole number, not below 0".into());
+macro_rules! whole {
+    ($($type:ty),*) => {$(
+        impl FromToml for $type {
+            fn read(value: Value<'_>, reader: &mut Reader) -> Option<$type> {
+                let at = value.span().start;
+                let read = i64::deserialize(ValueDeserializer::from(value)).ok().and_then(|n| <$type>::try_from(n).ok());
+                if read.is_none() {
+                    reader.note(at, Code::ConfigInvalid, "expected a whole number, not below 0".into());
+                }
+                read
+            }
         }
-        read
-    }
+    )*};
 }
+
+whole!(usize, u32);
 
 impl<T: FromToml> FromToml for Vec<T> {
     const KEYS: &'static [&'static str] = T::KEYS;
@@ -239,6 +245,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("stow", Stow::KEYS),
     ("spool", Spool::KEYS),
     ("intake", Intake::KEYS),
+    ("jobs", Jobs::KEYS),
     ("model", Model::KEYS),
     ("output", Output::KEYS),
     ("http", Http::KEYS),

@@ -40,6 +40,8 @@ table! {
         drain: HumanDuration = HumanDuration(Duration::from_secs(60)),
         /// Folder of a full libtorch with CUDA; empty: the CPU libraries that stunetd came with.
         libtorch_dir: PathBuf = PathBuf::new(),
+        /// Where the daemon keeps its ledger, and what only it may touch.
+        state: PathBuf = PathBuf::from("/var/lib/stunetd/state"),
         /// Folders that studies arrive in.
         watch: Vec<Watch> = vec![Watch::default()],
         /// Receiving over DICOM.
@@ -50,6 +52,8 @@ table! {
         spool: Spool = Spool::default(),
         /// When and which series are taken.
         intake: Intake = Intake::default(),
+        /// What happens to a study at whose work the daemon died.
+        jobs: Jobs = Jobs::default(),
         /// The model and how it runs.
         model: Model = Model::default(),
         /// Where results go.
@@ -140,6 +144,16 @@ table! {
 }
 
 table! {
+    /// What happens to a study at whose work the daemon died.
+    Jobs {
+        /// After so many crashes it goes to the end of the line and runs alone.
+        suspect_after: u32 = 2,
+        /// After so many crashes while it ran alone it is parked.
+        park_after: u32 = 3,
+    }
+}
+
+table! {
     /// The model and how it runs.
     Model {
         /// A folder that `stunetd model import` wrote.
@@ -187,7 +201,7 @@ impl Config {
     /// The same with relative paths starting from `base`.
     pub fn relative_to(mut self, base: &Path) -> Config {
         let paths = self.watch.iter_mut().map(|w| &mut w.path);
-        for path in paths.chain([&mut self.model.path, &mut self.output.path, &mut self.spool.path]) {
+        for path in paths.chain([&mut self.state, &mut self.model.path, &mut self.output.path, &mut self.spool.path]) {
             *path = base.join(&path);
         }
         let Dimse { tls_certificate, tls_key, tls_client_ca, .. } = &mut self.dimse;
@@ -214,7 +228,7 @@ impl Config {
             if watch.path.as_os_str().is_empty() {
                 wrong.push(("watch.path", i, "the path is empty".into()));
             }
-            for (name, other) in [("output.path", &self.output.path), ("spool.path", &self.spool.path)] {
+            for (name, other) in [("output.path", &self.output.path), ("spool.path", &self.spool.path), ("state", &self.state)] {
                 if overlap(&watch.path, other) {
                     let detail = format!("{} and {name} {} lie in each other", watch.path.display(), other.display());
                     wrong.push(("watch.path", i, detail));
@@ -227,11 +241,15 @@ impl Config {
         if overlap(&self.spool.path, &self.output.path) {
             wrong.push(("spool.path", 0, format!("it and output.path {} lie in each other", self.output.path.display())));
         }
+        if overlap(&self.state, &self.output.path) {
+            wrong.push(("state", 0, format!("it and output.path {} lie in each other", self.output.path.display())));
+        }
         wrong.extend(self.dimse.check());
         if self.stow.max_requests == 0 || self.stow.max_parts == 0 {
             wrong.push((if self.stow.max_parts == 0 { "stow.max_parts" } else { "stow.max_requests" }, 0, "at least 1".into()));
         }
-        for (key, path) in [("model.path", &self.model.path), ("output.path", &self.output.path), ("spool.path", &self.spool.path)] {
+        let Config { state, model, output, spool, .. } = self;
+        for (key, path) in [("state", state), ("model.path", &model.path), ("output.path", &output.path), ("spool.path", &spool.path)] {
             if path.as_os_str().is_empty() {
                 wrong.push((key, 0, "the path is empty".into()));
             }
@@ -241,6 +259,11 @@ impl Config {
         }
         if self.intake.rescan.0 < Duration::from_millis(100) {
             wrong.push(("intake.rescan", 0, "at least 100 ms".into()));
+        }
+        for (key, count) in [("jobs.suspect_after", self.jobs.suspect_after), ("jobs.park_after", self.jobs.park_after)] {
+            if count == 0 {
+                wrong.push((key, 0, "at least 1".into()));
+            }
         }
         if self.intake.min_slices == 0 {
             wrong.push(("intake.min_slices", 0, "at least 1".into()));

@@ -8,6 +8,9 @@ use crate::dicom::encode::file_meta;
 use crate::dicom::guard::Limits;
 use crate::dicom::{DicomError, Identity, SeriesKey, Uid, read_identity, syntax};
 use crate::fault::{Code, Fault};
+use crate::ledger::{self, Change, Ledger};
+use crate::sys::crash::{self, Point};
+use crate::sys::durable::{Step, StorageError};
 use crate::sys::machine;
 use crate::telemetry::metrics::{Metrics, Received, Transport};
 use std::path::PathBuf;
@@ -31,6 +34,7 @@ pub const STORAGE_SOP_CLASSES: &[(&str, &str)] = &[
 /// The door for all objects of the network.
 pub struct Reception {
     spool: Spool,
+    ledger: Arc<dyn Ledger>,
     arrivals: Arc<Arrivals>,
     metrics: Arc<Metrics>,
     limits: Limits,
@@ -53,11 +57,11 @@ impl From<Status> for Refused {
 }
 
 impl Reception {
-    /// Opens the spool.
-    pub fn open(config: &config::Spool, metrics: Arc<Metrics>) -> Result<Reception, Fault> {
+    /// Opens the spool. What is kept is written into the ledger before anybody is told so.
+    pub fn open(config: &config::Spool, ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Result<Reception, Fault> {
         let spool = Spool::open(&config.path, config.max_instance.0)?;
         let limits = Limits { file_bytes: config.max_instance.0, ..Limits::default() };
-        Ok(Reception { spool, arrivals: Arrivals::new(), metrics, limits, min_free: config.min_free.0 })
+        Ok(Reception { spool, ledger, arrivals: Arrivals::new(), metrics, limits, min_free: config.min_free.0 })
     }
 
     /// The folder that holds what has been received, for scans.
@@ -117,15 +121,28 @@ impl Reception {
             .finish()
             .map_err(|fault| status_of(&fault))
             .and_then(|path| read_identity(path, &self.limits).map_err(|error| refusal(&error)))?;
-        let stored = self.checked(&identity, fits).and_then(|()| incoming.commit(&identity).map_err(|fault| status_of(&fault)));
+        let stored = self.checked(&identity, fits).and_then(|()| {
+            let stored = incoming.commit(&identity).and_then(|stored| self.note(&identity, &stored).map(|()| stored));
+            stored.map_err(|fault| status_of(&fault))
+        });
         match stored {
             Ok(Stored { duplicate, .. }) => {
-                delivery.stored(SeriesKey { study: identity.study_uid.to_string(), series: identity.series_uid.to_string() });
+                crash::point(Point::Acknowledging);
+                delivery.stored(series_of(&identity));
                 self.metrics.received(transport, if duplicate { Received::Duplicate } else { Received::Stored });
                 Ok(identity)
             }
             Err(status) => Err(Refused { status, identity: Some(Box::new(identity)) }),
         }
+    }
+
+    /// Writes an instance that is on disk into the ledger; one that is there already is left as it is.
+    fn note(&self, identity: &Identity, stored: &Stored) -> Result<(), Fault> {
+        let path = stored.path.strip_prefix(self.spool.root()).unwrap_or(&stored.path).to_string_lossy().into_owned();
+        let bytes = std::fs::metadata(&stored.path).map_err(StorageError::at(Step::Read, &stored.path))?.len();
+        let received = ledger::Received { series: series_of(identity), sop_instance: identity.sop_instance_uid.to_string(), path, bytes };
+        self.ledger.commit(vec![Change::Receive(received)])?;
+        Ok(())
     }
 
     fn checked(&self, identity: &Identity, fits: impl FnOnce(&Identity) -> Result<(), Status>) -> Result<(), Status> {
@@ -143,6 +160,10 @@ impl Reception {
         self.metrics.received(transport, Received::Refused);
         tracing::warn!(transport = transport.name(), status = %format_args!("{:04X}", status.code()), "an object was refused: {status}");
     }
+}
+
+fn series_of(identity: &Identity) -> SeriesKey {
+    SeriesKey { study: identity.study_uid.to_string(), series: identity.series_uid.to_string() }
 }
 
 fn accepts(sop_class: &str) -> bool {

@@ -9,6 +9,7 @@
 
 use crate::dicom::Identity;
 use crate::fault::{Code, Fault};
+use crate::sys::crash::{self, Point};
 use crate::sys::durable::{self, Step, StorageError};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -47,6 +48,11 @@ impl Spool {
             fs::remove_file(entry.path()).map_err(StorageError::at(Step::Remove, &entry.path()))?;
         }
         Ok(Spool { root: root.to_path_buf(), next: AtomicU64::new(0), limit })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The folder that holds one folder a series: what intake scans.
@@ -98,7 +104,9 @@ impl Incoming<'_> {
     pub fn finish(&mut self) -> Result<&Path, Fault> {
         if let Some(file) = self.file.take() {
             let file = file.into_inner().map_err(|e| StorageError::at(Step::Write, &self.path)(e.into_error()))?;
+            crash::point(Point::InstanceReceived);
             file.sync_all().map_err(StorageError::at(Step::Sync, &self.path))?;
+            crash::point(Point::InstanceSynced);
         }
         Ok(&self.path)
     }

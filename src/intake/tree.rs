@@ -7,7 +7,9 @@ use super::scan::{self, ScanLimits};
 use super::watch::Dirty;
 use crate::dicom::{Instance, RefusedFile, SeriesKey};
 use crate::fault::Code;
+use crate::series::Series;
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -72,6 +74,25 @@ pub struct Loaded {
     pub instances: Vec<Instance>,
     /// Files that belong to the series and can not be used.
     pub refused: Vec<RefusedFile>,
+    /// States of all its files.
+    pub stamps: Stamps,
+}
+
+/// States of the files of a series.
+#[derive(Debug, Default)]
+pub struct Stamps(BTreeMap<PathBuf, Stamp>);
+
+impl Stamps {
+    /// Names what a volume of the series is made of, in hexadecimal: its instances, and size and modification time of each of its files.
+    /// The same files in another folder have the same name; a file that was written anew gives another one.
+    pub fn name(&self, volume: &Series) -> String {
+        let paths: BTreeSet<&PathBuf> = volume.planes.iter().map(|plane| &plane.path).collect();
+        let mut states: Vec<_> =
+            paths.iter().filter_map(|path| self.0.get(*path)).map(|s| format!("{} {}.{:09}\n", s.size, s.seconds, s.nanoseconds)).collect();
+        states.sort();
+        let hash = states.iter().fold(Sha256::new_with_prefix(volume.instances_digest()), |hash, state| hash.chain_update(state));
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 impl Tree {
@@ -131,7 +152,8 @@ impl Tree {
         let read: Vec<_> =
             files.par_iter().with_min_len(16).map(|(path, _)| scan::read_file(path, self.relative(path), &self.limits)).collect();
         let unchanged = files.par_iter().all(|(path, stamp)| fs::symlink_metadata(path).is_ok_and(|meta| Stamp::of(&meta) == *stamp));
-        let mut loaded = Loaded { instances: Vec::with_capacity(read.len()), refused: Vec::new() };
+        let stamps = Stamps(files.into_iter().collect());
+        let mut loaded = Loaded { instances: Vec::with_capacity(read.len()), refused: Vec::new(), stamps };
         for result in read {
             match result {
                 Ok(instance) => loaded.instances.push(instance),

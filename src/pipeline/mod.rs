@@ -3,9 +3,11 @@
 mod board;
 pub mod budget;
 pub mod channels;
+pub mod control;
 mod engine;
 mod estimate;
-mod published;
+mod jobs;
+pub mod reconcile;
 mod service;
 mod stages;
 mod street;
@@ -13,8 +15,7 @@ mod work;
 
 pub use board::{Beat, Board, Seat};
 pub use engine::network;
-pub use published::Published;
 pub use service::{Service, ServicePlan};
 pub use stages::{Input, Order, WhenPublished, refusal};
 pub use street::{End, EngineFactory, EngineFacts, Next, Opened, Outcome, Plan, Street};
-pub use work::{Envelope, JobId, Times, Work};
+pub use work::{Envelope, JobId, Ticket, Times, Token, Work};

@@ -1,31 +1,35 @@
-//! The intake thread of the daemon: looks at the folders, lets series settle, sends them down the street, and handles what
-//! comes out.
+//! The intake thread of the daemon: looks at the folders, lets series settle, writes them into the ledger, claims their jobs and sends them
+//! down the street, and handles what comes out.
 //!
-//! The scan is the truth. Notices of the system only make a look come sooner; a series is taken when a look after its
-//! quiet time finds it unchanged.
+//! The scan is the truth. Notices of the system only make a look come sooner; a series is complete when a look after its
+//! quiet time finds it unchanged. What is to be done is in the ledger: the line there may be long, the street takes one
+//! job after the other.
 
-use super::published::Published;
+use super::jobs::{Jobs, PAUSE_FIRST};
 use super::stages::{Input, refusal};
 use super::street::{End, Outcome, Street};
-use super::work::JobId;
+use super::work::{JobId, Ticket};
 use crate::config::Config;
+use crate::delivery;
 use crate::dicom::{PixelFormat, SeriesKey};
 use crate::fault::{Class, Code, Fault};
 use crate::intake::reception::Reception;
 use crate::intake::scan::ScanLimits;
 use crate::intake::settle::Settle;
 use crate::intake::spool;
-use crate::intake::tree::{Print, Tree};
+use crate::intake::tree::{Loaded, Print, Tree};
 use crate::intake::watch::{Dirty, Watcher};
+use crate::ledger::{Closing, Evidence, Job, Ledger, NewVolume, Object, Priority, Problem, Published};
 use crate::models::Generation;
-use crate::series::{self, Policy, Series};
+use crate::series::{self, Policy, Refusal, Series};
 use crate::sys::clock::Clock;
+use crate::sys::crash::{self, Point};
 use crate::sys::shutdown::Shutdown;
+use crate::telemetry::Metrics;
 use crate::telemetry::log::keyed_hash;
-use crate::telemetry::{JobState, Metrics};
 use crate::volume::decode::{Decoder, plane_digest};
-use crossbeam::channel::{RecvError, never, select};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crossbeam::channel::{Receiver, RecvError, never, select};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,14 +39,15 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// A series whose sender released its association is taken when it stays unchanged for this long: the rest of it may come over a next
 /// one.
 const AFTER_RELEASE: Duration = Duration::from_secs(5);
-/// First pause after a failure that may pass; doubled with every further one.
-const RETRY_FIRST: Duration = Duration::from_secs(10);
-/// Longest such pause.
-const RETRY_LONGEST: Duration = Duration::from_secs(600);
+/// Volumes whose headers are kept from the closing of their series until their turn; others are read again.
+const KEPT: usize = 16;
+/// Results older than this count as safe on disk, however the daemon ends.
+const CHECK_POINT: Duration = Duration::from_secs(3600);
 
 /// The intake and all it knows.
 pub struct Service {
     street: Street,
+    jobs: Jobs,
     tree: Tree,
     settle: Settle<SeriesKey, Print>,
     watcher: Watcher,
@@ -50,19 +55,20 @@ pub struct Service {
     reception: Option<Arc<Reception>>,
     /// Series whose senders are done with them, since the last look.
     delivered: BTreeSet<SeriesKey>,
+    /// Whether the folders have been looked at; before, nothing is known of the files of jobs that an earlier process left.
+    looked: bool,
     /// Roots that could not be read at the last look; told once.
     unreadable: BTreeSet<PathBuf>,
-    published: Published,
     policy: Policy,
     model: Arc<Generation>,
     decoder: Arc<Decoder>,
-    /// Volumes of series that were taken and for which there was no room in the street.
-    backlog: VecDeque<(SeriesKey, Series, Instant)>,
-    /// Which series a job belongs to.
-    jobs: BTreeMap<JobId, SeriesKey>,
-    /// Failures that may pass, in a row, of a series.
-    failures: BTreeMap<SeriesKey, u32>,
-    parked: BTreeSet<SeriesKey>,
+    /// Headers of volumes that were closed a moment ago.
+    kept: BTreeMap<Name, Series>,
+    /// When the files of volumes that were closed by this process last changed.
+    since: BTreeMap<Name, Instant>,
+    /// Not before this is a job claimed, after the ledger failed or had none.
+    next_claim: Option<Instant>,
+    commands: Receiver<()>,
     rescan: Duration,
     drain: Duration,
     clock: Arc<dyn Clock>,
@@ -70,10 +76,19 @@ pub struct Service {
     shutdown: Shutdown,
 }
 
+/// A volume: its series, and what names its content.
+type Name = (SeriesKey, String);
+
 /// What the service is built from.
 pub struct ServicePlan {
     /// The running street.
     pub street: Street,
+    /// What is to be done, and what was done.
+    pub ledger: Arc<dyn Ledger>,
+    /// Names this process.
+    pub owner: String,
+    /// Rings when a person's command has changed the ledger.
+    pub commands: Receiver<()>,
     /// The configuration.
     pub config: Config,
     /// What takes objects from the network, if anything does.
@@ -91,9 +106,9 @@ pub struct ServicePlan {
 }
 
 impl Service {
-    /// Starts to listen to the watched folders and reads what has been published before.
-    pub fn new(plan: ServicePlan) -> Result<Service, Fault> {
-        let ServicePlan { street, config, reception, model, decoder, clock, metrics, shutdown } = plan;
+    /// Starts to listen to the watched folders.
+    pub fn new(plan: ServicePlan) -> Service {
+        let ServicePlan { street, ledger, owner, commands, config, reception, model, decoder, clock, metrics, shutdown } = plan;
         let mut roots: Vec<PathBuf> = config.watch.iter().map(|w| w.path.clone()).collect();
         let received = spool::series_root(&config.spool.path);
         // What was received stays to be done when nothing more is received.
@@ -105,29 +120,30 @@ impl Service {
             tracing::warn!(rescan = %config.intake.rescan, "no notices of changes, only the periodic look: {problem}");
         }
         let policy = Policy { irregular: config.intake.irregular, min_slices: config.intake.min_slices, ..Policy::default() };
-        Ok(Service {
+        Service {
             street,
+            jobs: Jobs::new(ledger, owner, model.digest.clone(), metrics.clone()),
             tree: Tree::new(roots, ScanLimits::default()),
             settle: Settle::new(config.intake.quiet.0),
             watcher,
             dirty: Dirty::none(),
             reception,
             delivered: BTreeSet::new(),
+            looked: false,
             unreadable: BTreeSet::new(),
-            published: Published::read(&config.output.path)?,
             policy,
             model,
             decoder,
-            backlog: VecDeque::new(),
-            jobs: BTreeMap::new(),
-            failures: BTreeMap::new(),
-            parked: BTreeSet::new(),
+            kept: BTreeMap::new(),
+            since: BTreeMap::new(),
+            next_claim: None,
+            commands,
             rescan: config.intake.rescan.0,
             drain: config.drain.0,
             clock,
             metrics,
             shutdown,
-        })
+        }
     }
 
     /// Works until the shutdown signal, then lets the work in flight finish. Ends with a fault when the process can not go on.
@@ -135,19 +151,23 @@ impl Service {
         let mut fatal = None;
         let mut next_full = self.clock.monotonic();
         let mut earliest = next_full;
+        let mut check_point = next_full + CHECK_POINT;
+        self.jobs.count();
         self.metrics.ready.set(1);
         let arrived = self.reception.as_ref().map_or_else(never, |reception| reception.arrivals().rung().clone());
         loop {
-            let wake = self.next_look(earliest, next_full);
+            let wake = self.next_look(earliest, next_full).min(self.next_claim.unwrap_or(next_full));
             let timer = self.clock.after(wake.saturating_duration_since(self.clock.monotonic()));
             select! {
                 recv(self.watcher.rung()) -> _ => self.notice(),
                 recv(arrived) -> _ => self.arrived(),
                 recv(timer) -> _ => {}
                 recv(self.street.outcomes()) -> outcome => match self.outcome(outcome) {
-                    Ok(()) => self.submit_backlog(),
+                    Ok(()) => self.next_claim = Some(self.clock.monotonic()),
                     Err(fault) => { fatal = Some(fault); break }
                 },
+                recv(self.street.hungry()) -> _ => self.next_claim = Some(self.clock.monotonic()),
+                recv(self.commands) -> _ => self.commanded(),
                 recv(self.shutdown.draining()) -> _ => break,
             }
             let now = self.clock.monotonic();
@@ -159,6 +179,13 @@ impl Service {
                 self.look(now);
                 earliest = now + PAUSE;
             }
+            if now >= check_point {
+                self.jobs.verified();
+                check_point = now + CHECK_POINT;
+            }
+            if self.next_claim.is_some_and(|at| now >= at) {
+                self.claim();
+            }
         }
         self.end(fatal)
     }
@@ -169,10 +196,9 @@ impl Service {
         if !self.dirty.is_none() {
             at = at.min(earliest);
         }
-        // While the street is full nothing more is taken, so nothing is due.
         match self.settle.next_due() {
-            Some(due) if self.backlog.is_empty() => at.min(due.max(earliest)),
-            _ => at,
+            Some(due) => at.min(due.max(earliest)),
+            None => at,
         }
     }
 
@@ -219,59 +245,144 @@ impl Service {
         for key in look.reopened {
             tracing::info!(series = keyed_hash(&key.series), "a series changed after it was taken");
             self.metrics.series_reopened();
-            self.published.forget(&key);
-            self.unpark(&key);
         }
         for key in look.quiet {
-            if !self.backlog.is_empty() {
-                break;
-            }
             self.take(&key);
         }
         self.metrics.series_open.set(self.settle.open() as i64);
+        self.looked = true;
+        self.next_claim = Some(now);
     }
 
-    /// Sends the volumes of a quiet series down the street, or tells why not.
+    /// Writes a quiet series into the ledger: its volumes become jobs, and of the rest it is told why not.
     fn take(&mut self, key: &SeriesKey) {
         // Changed since the look: the next look sees it.
         let Some(loaded) = self.tree.load(key) else { return };
         let Some(since) = self.settle.take(key) else { return };
-        self.metrics.series_closed();
         let name = keyed_hash(&key.series);
-        let files = ScanLimits::default().file;
-        let digest = |path: &Path, frame: u32, format: &PixelFormat| plane_digest(path, frame, format, &files, &self.decoder);
-        let grouped = series::group(loaded.instances, loaded.refused, &self.policy, &digest);
-        let refusals = grouped.rejected.into_iter().map(|r| r.refusal);
-        let (accepted, held): (Vec<Series>, Vec<Series>) = grouped.series.into_iter().partition(|s| refusal(s, &self.model).is_none());
-        for refusal in refusals.chain(held.iter().filter_map(|s| refusal(s, &self.model))) {
+        let (volumes, refusals) = self.volumes(loaded);
+        let closing = Closing {
+            series: key.clone(),
+            evidence: Evidence::Timer,
+            volumes: volumes.iter().map(|(input, _)| wanted(input)).collect(),
+            refusals: refusals.iter().map(|r| Problem { code: r.code.name().into(), detail: r.detail.clone() }).collect(),
+        };
+        if let Err(fault) = self.jobs.close(closing) {
+            self.metrics.fault(fault.code);
+            tracing::warn!(series = name, code = %fault.code, "not taken yet: {}", fault.detail);
+            self.settle.again(key, self.clock.monotonic() + PAUSE_FIRST);
+            return;
+        }
+        self.metrics.series_closed();
+        for refusal in refusals {
             tracing::info!(series = name, code = %refusal.code, "not processed: {}", refusal.detail);
             self.metrics.series_refused(refusal.code);
         }
-        for series in accepted {
-            if self.published.holds(&series) {
-                tracing::debug!(series = name, "has its result already");
-            } else {
-                tracing::info!(series = name, slices = series.planes.len(), "complete");
-                self.backlog.push_back((key.clone(), series, since));
+        self.kept.retain(|(series, _), _| series != key);
+        self.since.retain(|(series, _), _| series != key);
+        for (input, series) in volumes {
+            tracing::info!(series = name, slices = series.planes.len(), "complete");
+            self.since.insert((key.clone(), input.clone()), since);
+            if self.kept.len() < KEPT {
+                self.kept.insert((key.clone(), input), series);
             }
         }
-        self.submit_backlog();
     }
 
-    fn submit_backlog(&mut self) {
-        while let Some((key, series, since)) = self.backlog.pop_front() {
-            match self.street.submit(Input::Series(vec![series]), since) {
-                Ok(job) => {
-                    self.jobs.insert(job, key);
-                }
-                Err(Input::Series(mut back)) => {
-                    self.backlog.extend(back.pop().map(|series| (key, series, since)));
-                    self.backlog.rotate_right(1);
-                    return;
-                }
-                Err(Input::Nifti(_)) => return,
+    /// The volumes of a series that are for this model, each with the name of its content, and why other parts are not.
+    fn volumes(&self, loaded: Loaded) -> (Vec<(String, Series)>, Vec<Refusal>) {
+        let Loaded { instances, refused, stamps } = loaded;
+        let files = ScanLimits::default().file;
+        let digest = |path: &Path, frame: u32, format: &PixelFormat| plane_digest(path, frame, format, &files, &self.decoder);
+        let grouped = series::group(instances, refused, &self.policy, &digest);
+        let mut refusals: Vec<Refusal> = grouped.rejected.into_iter().map(|r| r.refusal).collect();
+        let mut volumes = Vec::new();
+        for series in grouped.series {
+            match refusal(&series, &self.model) {
+                Some(refusal) => refusals.push(refusal),
+                None => volumes.push((stamps.name(&series), series)),
             }
         }
+        (volumes, refusals)
+    }
+
+    /// Sends jobs down the street as long as it takes one at once.
+    fn claim(&mut self) {
+        self.next_claim = None;
+        if !self.looked {
+            return;
+        }
+        if !self.jobs.tell() {
+            return self.claim_after(PAUSE_FIRST);
+        }
+        while self.street.is_hungry() {
+            match self.jobs.claim() {
+                Ok(Some(job)) => self.send(job),
+                Ok(None) => break,
+                Err(fault) => {
+                    self.metrics.fault(fault.code);
+                    tracing::warn!(code = %fault.code, "no work can be claimed: {}", fault.detail);
+                    return self.claim_after(PAUSE_FIRST);
+                }
+            }
+        }
+        if self.jobs.is_untold() {
+            self.claim_after(PAUSE_FIRST);
+        } else if let Some(due) = self.jobs.next_due() {
+            self.claim_after(due);
+        }
+    }
+
+    fn claim_after(&mut self, pause: Duration) {
+        self.next_claim = Some(self.clock.monotonic() + pause);
+    }
+
+    fn send(&mut self, job: Job) {
+        crash::point(Point::JobClaimed);
+        let name = (job.series.clone(), job.input.clone());
+        let series = match self.kept.remove(&name) {
+            Some(series) => Some(series),
+            None => {
+                let loaded = self.tree.load(&job.series);
+                let volumes = loaded.map(|loaded| self.volumes(loaded).0).unwrap_or_default();
+                volumes.into_iter().find(|(input, _)| *input == job.input).map(|(_, series)| series)
+            }
+        };
+        let Some(series) = series else {
+            return self.gone(&job);
+        };
+        let since = self.since.remove(&name).unwrap_or_else(|| self.clock.monotonic());
+        let token = self.jobs.claimed(job.id).map(|claimed| claimed.token);
+        let ticket = Ticket { job: job.id, since, dated: job.created.into(), token };
+        if self.street.submit(ticket, Input::Series(vec![series])).is_err() {
+            // The street has been closed.
+            self.jobs.release(job.id);
+        }
+    }
+
+    /// The files are not what the job was queued for, or are not there.
+    fn gone(&mut self, job: &Job) {
+        let series = keyed_hash(&job.series.series);
+        if self.unreadable.is_empty() {
+            tracing::info!(job = %job.id, series, "its files have changed or are gone");
+            self.jobs.outdate(job.id);
+            // Should they be there after all, the series is closed once more.
+            self.settle.again(&job.series, self.clock.monotonic() + PAUSE_FIRST);
+        } else {
+            let fault = Fault::new(Code::DiskUnreadable, "A watched folder can not be read, and these files may lie in it.");
+            self.metrics.fault(fault.code);
+            self.jobs.postpone(job.id, &fault);
+        }
+    }
+
+    /// A person has changed the ledger.
+    fn commanded(&mut self) {
+        for job in self.jobs.lost() {
+            tracing::info!(%job, "ended by a person");
+            self.street.give_up(job);
+        }
+        self.jobs.count();
+        self.next_claim = Some(self.clock.monotonic());
     }
 
     /// Handles the end of a job; a fault that the process can not go on with is returned.
@@ -280,60 +391,56 @@ impl Service {
         let Ok(Outcome { job, end, times }) = outcome else {
             return Err(Fault::new(Code::InternalBug, "the stages have ended by themselves"));
         };
-        let Some(key) = self.jobs.remove(&job) else { return Ok(()) };
-        let series = keyed_hash(&key.series);
+        crash::point(Point::OutcomeTaken);
+        let Some(claimed) = self.jobs.claimed(job) else { return Ok(()) };
+        let series = keyed_hash(&claimed.series.series);
+        let end = end.and_then(|end| match end {
+            End::Published(receipt) => Ok((true, published(&receipt.dir)?)),
+            End::AlreadyPublished(folder) => Ok((false, published(&folder)?)),
+        });
         match end {
-            Ok(End::Published(receipt)) => {
-                let seconds = times.iter().map(|(_, time)| time.as_secs_f64()).sum::<f64>();
-                let folder = receipt.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                tracing::info!(%job, series, folder, seconds = (seconds * 10.0).round() / 10.0, "published");
-                self.failures.remove(&key);
+            Ok((new, result)) => {
+                let seconds = (times.iter().map(|(_, time)| time.as_secs_f64()).sum::<f64>() * 10.0).round() / 10.0;
+                let folder = result.folder.clone();
+                self.jobs.finish(job, result);
+                tracing::info!(%job, series, folder, seconds, "{}", if new { "published" } else { "has its result already" });
             }
-            Ok(End::AlreadyPublished(folder)) => {
-                let folder = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                tracing::info!(%job, series, folder, "has its result already");
-                self.failures.remove(&key);
-            }
-            Err(fault) if fault.code == Code::InternalShutdown => {
-                tracing::info!(%job, series, "given up, to be done again after the next start")
-            }
-            Err(fault) => {
-                self.metrics.fault(fault.code);
-                let cause = cause(&fault);
-                match fault.class {
-                    Class::Fatal => return Err(fault),
-                    Class::Retryable => {
-                        let pause = self.failed_again(&key);
-                        let seconds = pause.as_secs();
-                        tracing::warn!(%job, series, code = %fault.code, retry_in_s = seconds, "failed for now: {} {cause}", fault.detail);
-                    }
-                    Class::Poison => {
-                        tracing::warn!(%job, series, code = %fault.code, "parked: {} {cause} {}", fault.detail, fault.code.action());
-                        self.metrics.job_parked(fault.code);
-                        if self.parked.insert(key) {
-                            self.metrics.job_moved(None, Some(JobState::Parked));
-                        }
-                    }
-                }
-            }
+            Err(fault) => return self.failed(job, &series, fault),
         }
         Ok(())
     }
 
-    /// Has a series offered again after a pause that grows with each failure.
-    fn failed_again(&mut self, key: &SeriesKey) -> Duration {
-        let failures = self.failures.entry(key.clone()).or_default();
-        let pause = RETRY_FIRST.saturating_mul(1 << (*failures).min(10)).min(RETRY_LONGEST);
-        *failures += 1;
-        self.settle.again(key, self.clock.monotonic() + pause);
-        pause
-    }
-
-    fn unpark(&mut self, key: &SeriesKey) {
-        self.failures.remove(key);
-        if self.parked.remove(key) {
-            self.metrics.job_moved(Some(JobState::Parked), None);
+    fn failed(&mut self, job: JobId, series: &str, fault: Fault) -> Result<(), Fault> {
+        match fault.code {
+            Code::InternalShutdown => {
+                tracing::info!(%job, series, "given up, to be done again after the next start");
+                self.jobs.release(job);
+                return Ok(());
+            }
+            Code::LedgerStaleToken => {
+                tracing::info!(%job, series, "its end is not wanted any more");
+                self.jobs.leave(job);
+                return Ok(());
+            }
+            _ => self.metrics.fault(fault.code),
         }
+        let cause = cause(&fault);
+        match fault.class {
+            Class::Fatal => {
+                self.jobs.leave(job);
+                return Err(fault);
+            }
+            Class::Retryable => {
+                let seconds = self.jobs.postpone(job, &fault).as_secs();
+                tracing::warn!(%job, series, code = %fault.code, retry_in_s = seconds, "failed for now: {} {cause}", fault.detail);
+            }
+            Class::Poison => {
+                tracing::warn!(%job, series, code = %fault.code, "parked: {} {cause} {}", fault.detail, fault.code.action());
+                self.metrics.job_parked(fault.code);
+                self.jobs.park(job, &fault);
+            }
+        }
+        Ok(())
     }
 
     /// Lets the work in flight finish within the drain time, then gives it up.
@@ -343,8 +450,7 @@ impl Service {
         if fatal.is_some() {
             self.shutdown.abandon();
         }
-        tracing::info!(jobs = self.jobs.len(), "ending: work in flight is finished");
-        self.backlog.clear();
+        tracing::info!(jobs = self.jobs.in_work(), "ending: work in flight is finished");
         self.street.close();
         let too_long = self.clock.after(self.drain);
         let mut fatal = fatal;
@@ -360,15 +466,30 @@ impl Service {
                     }
                 }
                 recv(too_long) -> _ => {
-                    tracing::warn!(jobs = self.jobs.len(), "not done within the drain time: given up");
+                    tracing::warn!(jobs = self.jobs.in_work(), "not done within the drain time: given up");
                     self.shutdown.abandon();
                 }
             }
         }
         self.street.join();
+        self.jobs.tell();
         tracing::info!("ended");
         fatal.map_or(Ok(()), Err)
     }
+}
+
+fn wanted(input: &str) -> NewVolume {
+    NewVolume { input: input.into(), priority: Priority::Routine, result: None, destinations: Vec::new() }
+}
+
+/// The result in a folder, as its manifest tells.
+fn published(dir: &Path) -> Result<Published, Fault> {
+    let manifest = delivery::published(dir)?;
+    // It was there a moment ago.
+    let manifest = manifest.ok_or_else(|| Fault::new(Code::DiskUnreadable, "The manifest of the published result is gone."))?;
+    let objects = manifest.outputs.into_iter().map(|o| Object { file: o.file, bytes: o.bytes, sha256: o.sha256 });
+    let folder = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Published { folder, identity: manifest.identity, objects: objects.collect() })
 }
 
 /// What lies behind a fault, for the log.

@@ -14,23 +14,24 @@ use super::budget::{Budget, Denied};
 use super::channels;
 use super::estimate::host_bytes;
 use super::stages::{self, Input, Order, Read};
-use super::work::{Envelope, JobId, Times, Work};
+use super::work::{Envelope, JobId, Ticket, Times, Work};
 use crate::delivery::Receipt;
 use crate::fault::{Class, Code, Fault};
+use crate::ledger::Ledger;
 use crate::segment::Engine;
 use crate::sys::clock::Clock;
 use crate::sys::cores::Cores;
+use crate::sys::crash::{self, Point};
 use crate::sys::shutdown::Shutdown;
 use crate::telemetry::metrics::Ended;
-use crate::telemetry::{JobState, Metrics, Stage};
+use crate::telemetry::{Metrics, Stage};
 use crossbeam::channel::{Receiver, Sender, bounded, select};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Opens the engine; called on the device thread, and again after a panic there.
 pub type EngineFactory = Arc<dyn Fn() -> Result<Opened, Fault> + Send + Sync>;
@@ -56,6 +57,8 @@ pub struct EngineFacts {
 pub struct Plan {
     /// How every case is treated.
     pub order: Order,
+    /// Asked before anything is published whether the job is still wanted; none without a ledger.
+    pub ledger: Option<Arc<dyn Ledger>>,
     /// Opens the engine.
     pub engine: EngineFactory,
     /// Threads.
@@ -100,7 +103,7 @@ pub enum Next {
 pub struct Street {
     entrance: Option<Sender<Work<Input>>>,
     outcomes: Receiver<Outcome>,
-    next: AtomicU64,
+    hungry: Receiver<()>,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -114,8 +117,9 @@ struct Shared {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
-    /// Jobs that have no outcome yet: since when, and whether they were claimed.
-    open: Mutex<BTreeMap<JobId, (Instant, JobState)>>,
+    ledger: Option<Arc<dyn Ledger>>,
+    /// Jobs that are not wanted any more.
+    unwanted: Mutex<BTreeSet<JobId>>,
 }
 
 /// The tail of the street as one thread sees it.
@@ -135,6 +139,7 @@ impl Street {
         let (to_prepare, claimed) = bounded(channels::TO_PREPARE);
         let (entrance, waiting) = bounded(channels::WAITING);
         let (tell, outcomes) = bounded(channels::OUTCOMES);
+        let (ring, hungry) = bounded(1);
         let (place_known, place) = bounded::<Place>(1);
 
         // The engine is opened on the thread that will own it, before there is anything for the thread to do.
@@ -163,13 +168,14 @@ impl Street {
             clock: plan.clock,
             metrics: plan.metrics,
             shutdown: plan.shutdown,
-            open: Mutex::default(),
+            ledger: plan.ledger,
+            unwanted: Mutex::default(),
         });
         let place = Place { shared: shared.clone(), outcomes: tell };
         let _ = place_known.send(place.clone());
 
         let here = place.clone();
-        threads.push(spawn("dispatcher", move || dispatch(&here, &waiting, &to_prepare))?);
+        threads.push(spawn("dispatcher", move || dispatch(&here, &waiting, &to_prepare, &ring))?);
         for i in 0..plan.cores.prepare {
             let (here, claimed, to_device) = (place.clone(), claimed.clone(), to_device.clone());
             threads.push(spawn(&format!("prepare-{i}"), move || prepare(&here, &claimed, &to_device))?);
@@ -179,21 +185,29 @@ impl Street {
             threads.push(spawn(&format!("finish-{i}"), move || finish(&here, &labelled, &to_deliver))?);
         }
         threads.push(spawn("deliver", move || deliver(&place, &finished))?);
-        Ok(Street { entrance: Some(entrance), outcomes, next: AtomicU64::new(1), shared, threads })
+        Ok(Street { entrance: Some(entrance), outcomes, hungry, shared, threads })
     }
 
-    /// Puts a case in front of the street, whose files last changed at `since`; gives it back when the waiting line is full or the
-    /// street is closed.
-    pub fn submit(&self, input: Input, since: Instant) -> Result<JobId, Input> {
+    /// Puts a case in front of the street; gives it back when the waiting line is full or the street is closed.
+    pub fn submit(&self, ticket: Ticket, input: Input) -> Result<(), Input> {
         let Some(entrance) = &self.entrance else { return Err(input) };
-        let job = JobId(self.next.fetch_add(1, Ordering::Relaxed));
-        self.shared.opened(job, since);
-        let envelope = Envelope { job, since, permit: None, times: Times::default() };
-        entrance.try_send(Work { envelope, body: input }).map_err(|refused| {
-            self.shared.closed(job);
-            refused.into_inner().body
-        })?;
-        Ok(job)
+        let envelope = Envelope { ticket, permit: None, times: Times::default() };
+        entrance.try_send(Work { envelope, body: input }).map_err(|refused| refused.into_inner().body)
+    }
+
+    /// Whether nobody waits in front of the street: then one more job will not wait for others of its kind.
+    pub fn is_hungry(&self) -> bool {
+        self.entrance.as_ref().is_some_and(Sender::is_empty)
+    }
+
+    /// For `select!`: rings when the street may have become hungry.
+    pub fn hungry(&self) -> &Receiver<()> {
+        &self.hungry
+    }
+
+    /// The job is not wanted any more: it ends at its next step, as `ledger.stale_token`.
+    pub fn give_up(&self, job: JobId) {
+        self.shared.lock().insert(job);
     }
 
     /// Lets nothing more in. The outcomes end when everything inside has come out.
@@ -225,15 +239,6 @@ impl Street {
         &self.shared.board
     }
 
-    /// Answers how old the oldest job without an outcome is.
-    pub fn oldest(&self) -> impl Fn() -> Duration + Send + Sync + 'static {
-        let shared = self.shared.clone();
-        move || {
-            let now = shared.clock.monotonic();
-            shared.lock().values().map(|(since, _)| now.saturating_duration_since(*since)).max().unwrap_or_default()
-        }
-    }
-
     /// Waits until all threads have ended; outcomes nobody took are dropped. To be called after [`Street::close`].
     pub fn join(mut self) {
         self.close();
@@ -246,25 +251,20 @@ impl Street {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<JobId, (Instant, JobState)>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<JobId>> {
+        self.unwanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn opened(&self, job: JobId, since: Instant) {
-        self.lock().insert(job, (since, JobState::Queued));
-        self.metrics.job_moved(None, Some(JobState::Queued));
+    /// Whether there is no point in going on with a job.
+    fn is_over(&self, job: JobId) -> bool {
+        self.shutdown.is_abandoning() || self.lock().contains(&job)
     }
 
-    fn claimed(&self, job: JobId) {
-        if let Some((_, state)) = self.lock().get_mut(&job) {
-            self.metrics.job_moved(Some(*state), Some(JobState::Working));
-            *state = JobState::Working;
-        }
-    }
-
-    fn closed(&self, job: JobId) {
-        if let Some((_, state)) = self.lock().remove(&job) {
-            self.metrics.job_moved(Some(state), None);
+    /// The claim of a job still holds, or there is nobody to ask.
+    fn still_wanted(&self, ticket: &Ticket) -> Result<(), Fault> {
+        match (&self.ledger, ticket.token) {
+            (Some(ledger), Some(token)) => Ok(ledger.renew(token, super::jobs::HOLD)?),
+            _ => Ok(()),
         }
     }
 }
@@ -279,12 +279,12 @@ impl Place {
         run: impl FnOnce(I, &mut Envelope) -> Result<O, Fault>,
     ) -> Option<Work<O>> {
         let Work { mut envelope, body } = work;
-        if self.shared.shutdown.is_abandoning() {
-            self.end(envelope, Err(given_up()));
+        if self.shared.is_over(envelope.ticket.job) {
+            self.end(envelope, Err(self.given_up()));
             return None;
         }
         let start = self.shared.clock.monotonic();
-        seat.begin(stage, envelope.job);
+        seat.begin(stage, envelope.ticket.job);
         let result = catch_unwind(AssertUnwindSafe(|| run(body, &mut envelope)));
         seat.rest();
         let took = self.shared.clock.monotonic().saturating_duration_since(start);
@@ -306,6 +306,11 @@ impl Place {
 
     /// Hands a datum to the next stage.
     fn hand_on<T>(&self, stage: Stage, next: &Sender<Work<T>>, work: Work<T>) {
+        crash::point(match stage {
+            Stage::Read | Stage::Prepare => Point::HandedToDevice,
+            Stage::Segment => Point::HandedToFinish,
+            Stage::Finish | Stage::Deliver => Point::HandedToDeliver,
+        });
         let start = self.shared.clock.monotonic();
         if let Err(refused) = next.send(work) {
             let fault = Fault::new(Code::InternalBug, format!("the stage after `{}` has ended", stage.name()));
@@ -314,31 +319,34 @@ impl Place {
         self.shared.metrics.backpressure(stage, self.shared.clock.monotonic().saturating_duration_since(start));
     }
 
+    /// The daemon ends, or else a person has ended the job.
+    fn given_up(&self) -> Fault {
+        let ends = self.shared.shutdown.is_draining();
+        Fault::new(if ends { Code::InternalShutdown } else { Code::LedgerStaleToken }, "")
+    }
+
     /// Tells how a job ended, after its memory was given back.
     fn end(&self, envelope: Envelope, end: Result<End, Fault>) {
-        let Envelope { job, since, permit, times } = envelope;
+        let Envelope { ticket: Ticket { job, since, .. }, permit, times } = envelope;
         drop(permit);
         let shared = &self.shared;
+        shared.lock().remove(&job);
         let ended = match &end {
             Ok(End::Published(_)) => {
                 shared.metrics.turnaround(shared.clock.monotonic().saturating_duration_since(since));
                 Ended::Published
             }
             Ok(End::AlreadyPublished(_)) => Ended::AlreadyPublished,
-            Err(fault) if fault.code == Code::InternalShutdown => Ended::Abandoned,
+            Err(fault) if matches!(fault.code, Code::InternalShutdown | Code::LedgerStaleToken) => Ended::Abandoned,
             Err(fault) if fault.class == Class::Retryable => Ended::Retried,
             Err(_) => Ended::Parked,
         };
         shared.metrics.job_ended(ended);
-        shared.closed(job);
         let end = end.map_err(|fault| fault.of_job(job.to_string()));
+        crash::point(Point::OutcomeTold);
         // Nobody listens once the street's owner is gone.
         let _ = self.outcomes.send(Outcome { job, end, times });
     }
-}
-
-fn given_up() -> Fault {
-    Fault::new(Code::InternalShutdown, "")
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Fault> {
@@ -353,11 +361,13 @@ fn open(factory: &EngineFactory) -> Result<Opened, Fault> {
 }
 
 /// Claims one case after the other: waits for its memory, then for a prepare thread.
-fn dispatch(place: &Place, waiting: &Receiver<Work<Input>>, to_prepare: &Sender<Work<Input>>) {
+fn dispatch(place: &Place, waiting: &Receiver<Work<Input>>, to_prepare: &Sender<Work<Input>>, ring: &Sender<()>) {
     let Shared { order, facts, shutdown, budget, .. } = &*place.shared;
     for mut work in waiting {
+        // Full: it has been rung already.
+        let _ = ring.try_send(());
         if shutdown.is_draining() {
-            place.end(work.envelope, Err(given_up()));
+            place.end(work.envelope, Err(place.given_up()));
             continue;
         }
         let need = match host_bytes(&work.body, &order.model.manifest, facts) {
@@ -370,7 +380,7 @@ fn dispatch(place: &Place, waiting: &Receiver<Work<Input>>, to_prepare: &Sender<
         match budget.acquire(need, shutdown.draining()) {
             Ok(permit) => work.envelope.permit = Some(permit),
             Err(Denied::Stopped) => {
-                place.end(work.envelope, Err(given_up()));
+                place.end(work.envelope, Err(place.given_up()));
                 continue;
             }
             Err(Denied::TooLarge { need, limit }) => {
@@ -378,7 +388,7 @@ fn dispatch(place: &Place, waiting: &Receiver<Work<Input>>, to_prepare: &Sender<
                 continue;
             }
         }
-        place.shared.claimed(work.envelope.job);
+        crash::point(Point::HandedToPrepare);
         if let Err(refused) = to_prepare.send(work) {
             place.end(refused.into_inner().envelope, Err(Fault::new(Code::InternalBug, "the prepare stage has ended")));
         }
@@ -412,11 +422,12 @@ fn device(
     prepared: &Receiver<Work<stages::Ready>>,
     to_finish: &Sender<Work<stages::Labelled>>,
 ) {
-    let Shared { order, board, shutdown, metrics, .. } = &*place.shared;
+    let Shared { order, board, metrics, .. } = &*place.shared;
     let seat = board.seat();
     // Empty after a panic: what the engine held is not trusted any more.
     let mut owned = Some(engine);
     for work in prepared {
+        let job = work.envelope.ticket.job;
         let done = place.step(&seat, Stage::Segment, work, |ready, envelope| {
             let mut engine = match owned.take() {
                 Some(engine) => engine,
@@ -427,7 +438,7 @@ fn device(
                 metrics.windows((progress.done.saturating_sub(windows)) as u64);
                 windows = progress.done;
                 seat.progress(progress);
-                !shutdown.is_abandoning()
+                !place.shared.is_over(job)
             });
             envelope.times.engine = engine.timings();
             owned = Some(engine);
@@ -440,10 +451,11 @@ fn device(
 }
 
 fn finish(place: &Place, labelled: &Receiver<Work<stages::Labelled>>, to_deliver: &Sender<Work<stages::Finished>>) {
-    let Shared { order, facts, board, clock, .. } = &*place.shared;
+    let Shared { order, facts, board, .. } = &*place.shared;
     let seat = board.seat();
     for work in labelled {
-        let done = place.step(&seat, Stage::Finish, work, |labelled, _| stages::finish(labelled, order, facts, clock.wall()));
+        let done =
+            place.step(&seat, Stage::Finish, work, |labelled, envelope| stages::finish(labelled, order, facts, envelope.ticket.dated));
         if let Some(work) = done {
             place.hand_on(Stage::Finish, to_deliver, work);
         }
@@ -454,7 +466,10 @@ fn deliver(place: &Place, finished: &Receiver<Work<stages::Finished>>) {
     let Shared { order, board, .. } = &*place.shared;
     let seat = board.seat();
     for work in finished {
-        if let Some(work) = place.step(&seat, Stage::Deliver, work, |finished, _| stages::deliver(finished, order)) {
+        if let Some(work) = place.step(&seat, Stage::Deliver, work, |finished, envelope| {
+            place.shared.still_wanted(&envelope.ticket)?;
+            stages::deliver(finished, order)
+        }) {
             place.end(work.envelope, Ok(End::Published(Box::new(work.body))));
         }
     }

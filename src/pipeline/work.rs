@@ -1,18 +1,21 @@
 //! What travels down the street.
 
 use super::budget::Permit;
+pub use crate::ledger::{JobId, Token};
 use crate::telemetry::Stage;
-use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-/// Names a job as long as the process lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct JobId(pub u64);
-
-impl fmt::Display for JobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
+/// What a job is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Its number.
+    pub job: JobId,
+    /// When its input last changed, for the turnaround.
+    pub since: Instant,
+    /// The date that its objects carry.
+    pub dated: SystemTime,
+    /// The claim that is asked for once more before anything is published; none without a ledger.
+    pub token: Option<Token>,
 }
 
 /// A datum with its envelope: whose it is, and the memory it may hold.
@@ -26,9 +29,7 @@ pub struct Work<T> {
 /// All of a piece of work but the datum.
 pub struct Envelope {
     /// The job.
-    pub job: JobId,
-    /// When the input last changed, for the turnaround.
-    pub since: Instant,
+    pub ticket: Ticket,
     /// Host memory; none before the dispatcher has claimed the job. Given back when the envelope is dropped.
     pub permit: Option<Permit>,
     /// How long each stage took so far.

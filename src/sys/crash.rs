@@ -43,6 +43,26 @@ points! {
     StagingRenamed = "staging.renamed",
     /// It is published.
     StagingPublished = "staging.published",
+    /// The bytes of an instance of the network are written, not synced.
+    InstanceReceived = "instance.received",
+    /// They are synced; the instance has not its place.
+    InstanceSynced = "instance.synced",
+    /// The instance is on disk and in the ledger; its sender has not been told.
+    Acknowledging = "instance.acknowledging",
+    /// A job is claimed, its files not yet found.
+    JobClaimed = "job.claimed",
+    /// Before a job is handed to the prepare stage.
+    HandedToPrepare = "handed.prepare",
+    /// Before a job is handed to the device.
+    HandedToDevice = "handed.device",
+    /// Before a job is handed to the finish stage.
+    HandedToFinish = "handed.finish",
+    /// Before a job is handed to delivery.
+    HandedToDeliver = "handed.deliver",
+    /// A job has ended; its outcome is not told.
+    OutcomeTold = "outcome.told",
+    /// Its outcome is taken, not written into the ledger.
+    OutcomeTaken = "outcome.taken",
     /// The lock of the ledger is taken, nothing is read.
     LedgerLocked = "ledger.locked",
     /// The tables are there; running jobs are not put back.

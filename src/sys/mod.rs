@@ -8,5 +8,6 @@ pub mod libtorch;
 pub mod lock;
 pub mod machine;
 pub mod memory;
+pub mod person;
 pub mod shutdown;
 pub mod signals;

@@ -332,13 +332,8 @@ impl Metrics {
     }
 
     /// A job came into a state from another one, `None` standing for outside.
-    pub fn job_moved(&self, from: Option<JobState>, to: Option<JobState>) {
-        if let Some(from) = from {
-            self.jobs.with_label_values(&[from.name()]).dec();
-        }
-        if let Some(to) = to {
-            self.jobs.with_label_values(&[to.name()]).inc();
-        }
+    pub fn jobs_are(&self, state: JobState, count: u64) {
+        self.jobs.with_label_values(&[state.name()]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A job came to an end.

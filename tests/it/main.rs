@@ -13,6 +13,7 @@ mod dicom_input;
 mod docs;
 mod engine;
 mod first_steps;
+mod jobs;
 mod json_outputs;
 mod ledger;
 mod models;

@@ -17,7 +17,7 @@ use crate::sys::durable;
 use crate::sys::lock::LockFile;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -41,13 +41,18 @@ pub struct Options {
 
 /// The ledger of a single machine.
 pub struct SqliteLedger {
-    // Dropped first: it ends the thread.
-    writer: Option<Writer>,
-    thread: Option<JoinHandle<Connection>>,
+    /// None once it is closed.
+    open: Mutex<Option<Open>>,
     reader: SqliteReader,
     path: PathBuf,
     who: String,
-    _lock: LockFile,
+}
+
+/// What an open ledger holds.
+struct Open {
+    writer: Writer,
+    thread: JoinHandle<Connection>,
+    lock: LockFile,
 }
 
 /// The ledger's time: see [`Reader::now`].
@@ -97,35 +102,54 @@ impl SqliteLedger {
         let reader = SqliteReader::connect(&path, time.clone())?;
         let tools = Tools { connection, path: path.clone(), limits: options.limits, now: Box::new(move || time.now()) };
         let (writer, thread) = Writer::start(tools)?;
-        Ok((SqliteLedger { writer: Some(writer), thread: Some(thread), reader, path, who: options.who.clone(), _lock: lock }, opening))
+        let open = Mutex::new(Some(Open { writer, thread, lock }));
+        Ok((SqliteLedger { open, reader, path, who: options.who.clone() }, opening))
     }
 
-    /// Ends well: results published so far count as verified, the log is folded into the file, and the mark says how far it went.
-    pub fn close(mut self) -> Result<(), LedgerError> {
+    /// Ends well: results published so far count as verified, the log is folded into the file, and the mark says how far it went. Whoever
+    /// still asks is refused.
+    pub fn close(&self) -> Result<(), LedgerError> {
         self.commit(vec![Change::Verified])?;
-        let Some(connection) = self.stop() else { return Err(LedgerError::Bug("the ledger's thread has ended".into())) };
+        let Some((connection, lock)) = self.stop() else { return Err(closed()) };
         let now = self.reader.now();
         let desk = Desk { connection: &connection, path: &self.path, now, limits: Limits::default() };
         desk.note(Note::of(Event::Ended, &self.who))?;
         let mark = stand(&desk)?;
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sql(&self.path))?;
         crash::point(Point::LedgerFolded);
-        mark.write(&self.path)
+        mark.write(&self.path)?;
+        drop(lock);
+        Ok(())
     }
 
-    fn stop(&mut self) -> Option<Connection> {
-        self.writer = None;
-        self.thread.take()?.join().ok()
+    /// Ends as a crash would: what is committed stays, and the next opening puts running jobs back. Whoever still asks is refused.
+    pub fn leave(&self) {
+        self.stop();
     }
 
-    fn writer(&self) -> Result<&Writer, LedgerError> {
-        self.writer.as_ref().ok_or_else(|| LedgerError::Bug("the ledger is closed".into()))
+    fn stop(&self) -> Option<(Connection, LockFile)> {
+        let Open { writer, thread, lock } = self.lock().take()?;
+        drop(writer);
+        // A panic there was told by the hook.
+        Some((thread.join().ok()?, lock))
     }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self) -> Result<Writer, LedgerError> {
+        self.lock().as_ref().map(|open| open.writer.clone()).ok_or_else(closed)
+    }
+}
+
+fn closed() -> LedgerError {
+    LedgerError::Bug("the ledger is closed".into())
 }
 
 impl Drop for SqliteLedger {
     fn drop(&mut self) {
-        self.stop();
+        self.leave();
     }
 }
 
@@ -240,6 +264,9 @@ impl Reader for SqliteLedger {
     }
     fn next_due(&self) -> Result<Option<Duration>, LedgerError> {
         self.reader.next_due()
+    }
+    fn oldest(&self) -> Result<Option<Duration>, LedgerError> {
+        self.reader.oldest()
     }
     fn objects(&self, job: JobId) -> Result<Vec<Object>, LedgerError> {
         self.reader.objects(job)

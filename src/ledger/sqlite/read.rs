@@ -104,6 +104,12 @@ impl Reader for SqliteReader {
         Ok(at.map(|at| at.since(self.now())))
     }
 
+    fn oldest(&self) -> Result<Option<Duration>, LedgerError> {
+        let query = "SELECT min(created) FROM jobs WHERE state IN ('queued', 'running', 'waiting')";
+        let created: Option<Moment> = self.one(query, [], |row| row.get(0))?;
+        Ok(created.map(|at| self.now().since(at)))
+    }
+
     fn objects(&self, job: JobId) -> Result<Vec<Object>, LedgerError> {
         self.list("SELECT file, bytes, sha256 FROM objects WHERE job_id = ?1 ORDER BY file", [job], |row| {
             Ok(Object { file: row.get(0)?, bytes: row.get::<_, Count>(1)?.0, sha256: row.get(2)? })

@@ -29,6 +29,7 @@ enum Request {
 }
 
 /// The way to the writer thread.
+#[derive(Clone)]
 pub struct Writer {
     requests: SyncSender<Request>,
 }
@@ -46,7 +47,7 @@ pub struct Tools {
 }
 
 impl Writer {
-    /// Starts the thread. It ends, and gives its connection back, when the writer is dropped.
+    /// Starts the thread. It ends, and gives its connection back, when the last writer is dropped.
     pub fn start(mut tools: Tools) -> Result<(Writer, std::thread::JoinHandle<Connection>), LedgerError> {
         let (requests, incoming) = sync_channel(WAITING);
         let run = move || {

@@ -471,6 +471,11 @@ impl Reader for Model {
         Ok(self.lock().jobs.values().filter_map(|j| j.progress.not_before).min().map(|at| at.since(now)))
     }
 
+    fn oldest(&self) -> Result<Option<Duration>, LedgerError> {
+        let (now, open) = (self.now(), [State::Queued, State::Running, State::Waiting]);
+        Ok(self.lock().jobs.values().filter(|j| open.contains(&j.progress.state)).map(|j| now.since(j.created)).max())
+    }
+
     fn objects(&self, job: JobId) -> Result<Vec<Object>, LedgerError> {
         Ok(self.lock().objects.get(&job).cloned().unwrap_or_default())
     }

@@ -139,7 +139,11 @@ fn all(ledger: &dyn Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
         .collect();
     let series: Vec<_> = (0..2).map(|study| ledger.series(&format!("1.2.{study}")).expect("read")).collect();
     let received: BTreeSet<_> = ledger.received(0, 100).expect("read").into_iter().map(|r| r.path).collect();
-    let rest = (ledger.counts().expect("read"), ledger.next_due().expect("read"), ledger.unverified().expect("read"));
+    let rest = (
+        ledger.counts().expect("read"),
+        (ledger.next_due().expect("read"), ledger.oldest().expect("read")),
+        ledger.unverified().expect("read"),
+    );
     let own: Vec<_> = ledger.journal(None).expect("read").into_iter().map(|e| (e.event, e.at)).collect();
     (jobs, of_jobs, series, received, rest, own)
 }

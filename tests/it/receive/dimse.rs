@@ -2,6 +2,7 @@
 
 use super::peers::{CT, Client, EXPLICIT, echoscu, files, said, send, storescu};
 use super::{files_below, spooled, world};
+use crate::ledger::Site;
 use crate::need;
 use crate::serve::daemon::Daemon;
 use crate::support::ct::Ct;
@@ -391,7 +392,8 @@ fn certificates_that_can_not_be_used_end_the_start_with_the_key() {
         (dimse.tls_certificate, dimse.tls_key) = (path.clone(), path);
         let metrics = std::sync::Arc::new(stunetd::telemetry::Metrics::new().expect("metrics"));
         let spool = stunetd::config::Spool { path: folder.path().join("spool"), ..Default::default() };
-        let reception = stunetd::intake::reception::Reception::open(&spool, metrics).expect("reception");
+        let ledger = crate::ledger::InMemory::new().open().0.into();
+        let reception = stunetd::intake::reception::Reception::open(&spool, ledger, metrics).expect("reception");
         let fault = stunetd::intake::scp::Scp::start(&dimse, reception.into()).err().expect("refused");
         assert!(fault.code.name() == "config.invalid" && fault.detail.contains("dimse.tls_certificate"), "{fault}");
     }

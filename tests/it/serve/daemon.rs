@@ -52,6 +52,10 @@ impl World {
         self.dir.path().join("results")
     }
 
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
     pub fn spool(&self) -> PathBuf {
         self.dir.path().join("spool")
     }
@@ -60,6 +64,7 @@ impl World {
         let mut config = Config::default();
         config.watch[0].path = self.incoming();
         config.output.path = self.output();
+        config.state = self.state();
         config.model.path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
         config.intake.quiet = HumanDuration(QUIET);
         config.drain = HumanDuration(self.drain);

@@ -1,0 +1,184 @@
+//! The control socket: how a person's command reaches the running daemon.
+//!
+//! `<state>/control.sock`, mode 0660: one request and one answer a connection, each a line of JSON. The system vouches for who asks, and
+//! that name goes into the journal. With no daemon running, the command opens the ledger itself.
+
+use crate::fault::{Code, Fault};
+use crate::ledger::{Change, JobId, Ledger, Reader, State};
+use crate::sys::durable::{Step, StorageError};
+use crate::sys::person;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The socket in the state folder.
+pub const SOCKET: &str = "control.sock";
+/// Longest request or answer, in bytes.
+const LONGEST: u64 = 64 << 10;
+/// How long either side waits for the other.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a person can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Command {
+    /// Try the job, or its parked deliveries, again.
+    Retry {
+        /// Its number.
+        job: u64,
+    },
+    /// End the job, or its open deliveries.
+    Cancel {
+        /// Its number.
+        job: u64,
+    },
+}
+
+/// What comes back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// Done; the job is in this state now.
+    State(String),
+    /// Not done.
+    Refused { code: String, detail: String },
+}
+
+/// Does what a person asks, in the ledger; the job's state after it.
+pub fn carry_out(ledger: &dyn Ledger, command: Command, who: String) -> Result<State, Fault> {
+    let (job, change) = match command {
+        Command::Retry { job } => (JobId(job), Change::Retry { job: JobId(job), who }),
+        Command::Cancel { job } => (JobId(job), Change::Cancel { job: JobId(job), who }),
+    };
+    ledger.commit(vec![change])?;
+    let job = Reader::job(ledger, job)?.ok_or_else(|| Fault::new(Code::JobUnknown, format!("{job}")))?;
+    Ok(job.progress.state)
+}
+
+/// Sends a command to the daemon that uses this state folder; none when there is no daemon.
+pub fn ask(state: &Path, command: Command) -> Result<Option<String>, Fault> {
+    let path = state.join(SOCKET);
+    let connected = near(&path).and_then(|(_folder, short)| UnixStream::connect(short));
+    let mut stream = match connected {
+        Ok(stream) => stream,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(e) => return Err(StorageError::at(Step::Read, &path)(e).into()),
+    };
+    let answer = send(&mut stream, &command).map_err(StorageError::at(Step::Read, &path))?;
+    match answer {
+        Answer::State(state) => Ok(Some(state)),
+        Answer::Refused { code, detail } => Err(Fault::new(Code::from_name(&code).unwrap_or(Code::InternalBug), detail)),
+    }
+}
+
+fn send(stream: &mut UnixStream, command: &Command) -> io::Result<Answer> {
+    patient(stream)?;
+    let mut line = serde_json::to_vec(command)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    Ok(serde_json::from_str(&read_line(stream)?)?)
+}
+
+/// The listening socket; gone when dropped.
+pub struct Control {
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    /// Listens in a state folder. The caller has the ledger there open for writing, so a socket that lies there is a dead process's.
+    /// The channel yields something after commands that were carried out.
+    pub fn listen(state: &Path, ledger: Arc<dyn Ledger>) -> Result<(Control, Receiver<()>), Fault> {
+        let path = state.join(SOCKET);
+        let failed = |e: io::Error| Fault::from(StorageError::at(Step::Create, &path)(e));
+        let (folder, short) = near(&path).map_err(failed)?;
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(short).map_err(failed)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
+        drop(folder);
+        let (ring, changed) = bounded(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let run = {
+            let stop = stop.clone();
+            move || serve(&listener, &*ledger, &ring, &stop)
+        };
+        let thread = std::thread::Builder::new().name("control".into()).spawn(run).map_err(failed)?;
+        Ok((Control { path, stop, thread: Some(thread) }, changed))
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // Wakes the thread; if even that fails there is nobody to wake.
+        let woken = near(&self.path).and_then(|(_folder, short)| UnixStream::connect(short));
+        if let (Ok(_), Some(thread)) = (woken, self.thread.take()) {
+            // A panic there was told by the hook.
+            let _ = thread.join();
+        }
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn serve(listener: &UnixListener, ledger: &dyn Ledger, ring: &Sender<()>, stop: &AtomicBool) {
+    for stream in listener.incoming() {
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
+        let answered = stream.and_then(|mut stream| answer(&mut stream, ledger, ring));
+        if let Err(error) = answered {
+            tracing::debug!("control socket: {error}");
+        }
+    }
+}
+
+fn answer(stream: &mut UnixStream, ledger: &dyn Ledger, ring: &Sender<()>) -> io::Result<()> {
+    patient(stream)?;
+    let who = person::peer(stream)?;
+    let answer = match serde_json::from_str::<Command>(&read_line(stream)?) {
+        Err(_) => Answer::Refused { code: Code::ConfigUsage.name().into(), detail: "The daemon does not know this command.".into() },
+        Ok(command) => match carry_out(ledger, command, who.clone()) {
+            Ok(state) => {
+                tracing::info!(?command, who, "a person's command");
+                // Full: it has been rung already.
+                let _ = ring.try_send(());
+                Answer::State(state.name().into())
+            }
+            Err(fault) => Answer::Refused { code: fault.code.name().into(), detail: fault.detail },
+        },
+    };
+    let mut line = serde_json::to_vec(&answer)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+fn patient(stream: &UnixStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))
+}
+
+fn read_line(stream: &UnixStream) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(stream.take(LONGEST)).read_line(&mut line)?;
+    Ok(line)
+}
+
+/// A short path of the same file: an address of a socket has at most 107 characters. Holds while the folder is kept open.
+fn near(path: &Path) -> io::Result<(File, PathBuf)> {
+    let folder = File::open(crate::sys::durable::parent(path))?;
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(path.file_name().unwrap_or_default());
+    Ok((folder, short))
+}

@@ -1,0 +1,186 @@
+//! The daemon's jobs: what intake finds complete becomes rows of the ledger, rows become claims, and the end of work becomes rows again.
+//!
+//! Nothing is begun that the ledger does not know of, and nothing is done before the ledger says so. When the ledger can not take the end
+//! of a job (a full disk), that end is kept and told again until it can; should the daemon die before, the job is done again, and the
+//! result that lies there already counts.
+
+use super::work::JobId;
+use crate::dicom::SeriesKey;
+use crate::fault::Fault;
+use crate::ledger::{Change, Claim, Closing, Job, Lease, Ledger, LedgerError, Problem, Published, Reader, State, Token};
+use crate::telemetry::{JobState, Metrics};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a claim holds without being renewed. Only another process could take a job over, and the ledger of a single machine has one.
+pub const HOLD: Duration = Duration::from_secs(3600);
+/// First pause after a failure that may pass; doubled with every further one.
+pub const PAUSE_FIRST: Duration = Duration::from_secs(10);
+/// Longest such pause.
+const PAUSE_LONGEST: Duration = Duration::from_secs(600);
+
+/// The jobs of this process.
+pub struct Jobs {
+    ledger: Arc<dyn Ledger>,
+    lease: Lease,
+    claimed: BTreeMap<JobId, Claimed>,
+    untold: VecDeque<(JobId, Change)>,
+    metrics: Arc<Metrics>,
+}
+
+/// A job in the street.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// What everything about it is reported with.
+    pub token: Token,
+    /// Its series.
+    pub series: SeriesKey,
+    /// Failures that may pass, in a row, before this attempt.
+    failures: u32,
+}
+
+impl Jobs {
+    /// `owner` names this process; `model` is the digest that jobs are pinned to when they are claimed.
+    pub fn new(ledger: Arc<dyn Ledger>, owner: String, model: String, metrics: Arc<Metrics>) -> Jobs {
+        let lease = Lease { owner, hold: HOLD, model };
+        Jobs { ledger, lease, claimed: BTreeMap::new(), untold: VecDeque::new(), metrics }
+    }
+
+    /// A series is complete. Returns once that is durable.
+    pub fn close(&self, closing: Closing) -> Result<(), Fault> {
+        self.ledger.commit(vec![Change::Close(closing)])?;
+        self.count();
+        Ok(())
+    }
+
+    /// The next job that may begin now, if there is one; its attempt is counted. Nothing is begun while ends wait to be told.
+    pub fn claim(&mut self) -> Result<Option<Job>, Fault> {
+        if !self.untold.is_empty() {
+            return Ok(None);
+        }
+        let Some(Claim { token, job }) = self.ledger.claim(&self.lease)? else { return Ok(None) };
+        let claimed = Claimed { token, series: job.series.clone(), failures: job.progress.failures };
+        self.claimed.insert(job.id, claimed);
+        self.count();
+        Ok(Some(job))
+    }
+
+    /// A job that was claimed here and has not ended.
+    pub fn claimed(&self, job: JobId) -> Option<&Claimed> {
+        self.claimed.get(&job)
+    }
+
+    /// Its result is published.
+    pub fn finish(&mut self, job: JobId, result: Published) {
+        self.end(job, |c| Change::Finish { token: c.token, result, destinations: Vec::new() });
+    }
+
+    /// It can not be done.
+    pub fn park(&mut self, job: JobId, fault: &Fault) {
+        self.end(job, |c| Change::Park { token: c.token, problem: problem(fault) });
+    }
+
+    /// It failed for now; how long it waits grows with every failure.
+    pub fn postpone(&mut self, job: JobId, fault: &Fault) -> Duration {
+        let failures = self.claimed.get(&job).map_or(0, |c| c.failures);
+        let pause = PAUSE_FIRST.saturating_mul(1 << failures.min(10)).min(PAUSE_LONGEST);
+        self.end(job, |c| Change::Postpone { token: c.token, pause, problem: problem(fault) });
+        pause
+    }
+
+    /// It was given up because the daemon ends.
+    pub fn release(&mut self, job: JobId) {
+        self.end(job, |c| Change::Release { token: c.token });
+    }
+
+    /// Its files are no longer what it was queued for.
+    pub fn outdate(&mut self, job: JobId) {
+        self.end(job, |c| Change::Outdate { token: c.token });
+    }
+
+    /// The daemon ends because of it: its row stays as it is, and the next start counts that as a crash.
+    pub fn leave(&mut self, job: JobId) {
+        self.claimed.remove(&job);
+    }
+
+    fn end(&mut self, job: JobId, change: impl FnOnce(&Claimed) -> Change) {
+        if let Some(claimed) = self.claimed.remove(&job) {
+            self.untold.push_back((job, change(&claimed)));
+            self.tell();
+        }
+    }
+
+    /// Tells the ledger what it could not take before; false when it still can not.
+    pub fn tell(&mut self) -> bool {
+        while let Some((job, change)) = self.untold.front() {
+            match self.ledger.commit(vec![change.clone()]) {
+                Ok(_) => {}
+                // A person ended the job meanwhile, or it was taken over: what they said counts.
+                Err(LedgerError::Stale(_)) => tracing::info!(%job, "its end is not wanted any more"),
+                Err(error) => {
+                    let fault = Fault::from(error);
+                    self.metrics.fault(fault.code);
+                    tracing::warn!(%job, code = %fault.code, "the ledger can not be written; tried again: {}", fault.detail);
+                    return false;
+                }
+            }
+            self.untold.pop_front();
+        }
+        self.count();
+        true
+    }
+
+    /// Whether ends wait to be told.
+    pub fn is_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// How long until a job that waits has its turn.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.ledger.next_due().ok().flatten()
+    }
+
+    /// Jobs in the street whose claim holds no more: a person ended them.
+    pub fn lost(&self) -> Vec<JobId> {
+        let holds = |id: &JobId, claimed: &Claimed| match Reader::job(&*self.ledger, *id) {
+            Ok(Some(job)) => job.progress.held.is_some_and(|held| held.token == claimed.token),
+            Ok(None) => false,
+            // Not known: the ledger is asked again before anything is published.
+            Err(_) => true,
+        };
+        self.claimed.iter().filter(|(id, claimed)| !holds(id, claimed)).map(|(id, _)| *id).collect()
+    }
+
+    /// Results published so far are known to be whole.
+    pub fn verified(&self) {
+        if let Err(error) = self.ledger.commit(vec![Change::Verified]) {
+            tracing::debug!("no check point: {error}");
+        }
+    }
+
+    /// Jobs in the street.
+    pub fn in_work(&self) -> usize {
+        self.claimed.len()
+    }
+
+    /// Tells the metrics how many jobs are where.
+    pub fn count(&self) {
+        let Ok(counts) = self.ledger.counts() else { return };
+        for (state, count) in counts {
+            let state = match state {
+                State::Queued => JobState::Queued,
+                State::Running => JobState::Working,
+                State::Waiting => JobState::Waiting,
+                State::Parked => JobState::Parked,
+                State::Done | State::Cancelled | State::Superseded => continue,
+            };
+            self.metrics.jobs_are(state, count);
+        }
+    }
+}
+
+/// A fault as the ledger keeps it.
+pub fn problem(fault: &Fault) -> Problem {
+    Problem { code: fault.code.name().into(), detail: fault.detail.clone() }
+}
