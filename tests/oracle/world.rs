@@ -1,0 +1,338 @@
+//! What outlives every daemon: folders, what was fed, what was acknowledged, what was seen published.
+
+use crate::ct::Ct;
+use crate::daemon::{DEADLY, Program, Running, label};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use stunetd::ledger::{Limits, Options, Reader, SqliteLedger, SqliteReader, State, Which};
+use stunetd::pipeline::reconcile::{self, Depth};
+use stunetd::results::{Input, ResultManifest, file_digest};
+use stunetd::sys::clock::{Stopwatch, SystemClock};
+use stunetd::sys::crash::Point;
+
+/// Slices of a series; with fewer it is refused, so that a series that has not come whole is never segmented.
+const SLICES: usize = 4;
+
+pub struct World {
+    dir: tempfile::TempDir,
+    program: Program,
+    http: SocketAddr,
+    dicom: SocketAddr,
+    storescu: Option<PathBuf>,
+    /// `jobs.suspect_after` and `jobs.park_after`.
+    pub limits: (u32, u32),
+    next: u32,
+    /// Series in the watched folder.
+    fed: BTreeSet<u32>,
+    deadly: u32,
+    /// Series that are being sent over the network, and those that were acknowledged.
+    to_send: Vec<u32>,
+    acknowledged: Arc<Mutex<BTreeSet<u32>>>,
+    /// Results as they were seen first: digest and inode of each file.
+    seen: BTreeMap<String, Vec<(String, String, u64)>>,
+}
+
+/// Series on their way over the network; waits for the sender when dropped.
+pub struct Sending {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the sender");
+        }
+    }
+}
+
+impl World {
+    pub fn new(program: Program) -> World {
+        let dir = tempfile::tempdir().expect("folder");
+        std::fs::create_dir(dir.path().join("incoming")).expect("folder");
+        std::fs::create_dir(dir.path().join("to-send")).expect("folder");
+        let storescu = std::env::var_os("PATH")
+            .and_then(|path| std::env::split_paths(&path).map(|d| d.join("storescu")).find(|p| p.is_file()))
+            .filter(|_| program == Program::Scripted);
+        World {
+            dir,
+            program,
+            http: free_address(),
+            dicom: free_address(),
+            storescu,
+            limits: (1_000_000, 1_000_000),
+            next: 0,
+            fed: BTreeSet::new(),
+            deadly: 0,
+            to_send: Vec::new(),
+            acknowledged: Arc::default(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn config(&self) -> String {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+        let listen = if self.can_send() { format!("listen = \"{}\"", self.dicom) } else { String::new() };
+        format!(
+            "state = \"state\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"100 ms\"\nrescan = \"200 ms\"\nmin_slices = {SLICES}\n\
+             [jobs]\nsuspect_after = {}\npark_after = {}\n[dimse]\n{listen}\n[spool]\npath = \"spool\"\nmin_free = \"1 MiB\"\n\
+             [model]\npath = \"{}\"\n[output]\npath = \"results\"\nformats = [\"seg\"]\n[http]\nlisten = \"{}\"\n",
+            self.limits.0,
+            self.limits.1,
+            model.display(),
+            self.http
+        )
+    }
+
+    /// Starts a daemon, armed to die at a point.
+    pub fn start(&self, point: Option<&str>) -> Running {
+        let config = self.path("stunetd.toml");
+        std::fs::write(&config, self.config()).expect("written");
+        Running::start(self.program, &config, &self.path("log"), self.http, point)
+    }
+
+    /// Puts some series into the watched folder, each a folder that appears whole.
+    pub fn feed_folder(&mut self, count: u32) {
+        for _ in 0..count {
+            let number = self.next_number();
+            self.put(number, SLICES);
+            self.fed.insert(number);
+        }
+    }
+
+    /// The study that the scripted engine dies of.
+    pub fn feed_deadly(&mut self) {
+        let number = self.next_number();
+        self.put(number, DEADLY);
+        self.deadly += 1;
+    }
+
+    fn next_number(&mut self) -> u32 {
+        self.next += 1;
+        self.next
+    }
+
+    fn put(&self, number: u32, slices: usize) {
+        let hidden = self.path("incoming").join(format!(".{number}"));
+        std::fs::create_dir(&hidden).expect("folder");
+        Ct::new(number, slices).write(&hidden);
+        stunetd::sys::durable::rename(&hidden, &self.path("incoming").join(number.to_string())).expect("renamed");
+    }
+
+    pub fn can_send(&self) -> bool {
+        self.storescu.is_some()
+    }
+
+    pub fn is_of_the_network(&self, point: Point) -> bool {
+        matches!(point, Point::InstanceReceived | Point::InstanceSynced | Point::Acknowledging)
+    }
+
+    /// Sends some more series over the network, and those that were not acknowledged before, as a modality does: again and again until
+    /// each of its instances was taken.
+    pub fn send(&mut self, count: u32) -> Sending {
+        let stop = Arc::new(AtomicBool::new(false));
+        let Some(storescu) = self.storescu.clone() else { return Sending { stop, thread: None } };
+        for _ in 0..count {
+            let number = self.next_number();
+            let folder = self.path("to-send").join(number.to_string());
+            std::fs::create_dir(&folder).expect("folder");
+            Ct::new(number, SLICES).write(&folder);
+            self.to_send.push(number);
+        }
+        let taken = self.acknowledged.clone();
+        self.to_send.retain(|number| !taken.lock().expect("list").contains(number));
+        let (numbers, root, port, ends) = (self.to_send.clone(), self.path("to-send"), self.dicom.port(), stop.clone());
+        let run = move || {
+            for number in numbers {
+                while !ends.load(Ordering::Relaxed) {
+                    if send_series(&storescu, port, &root.join(number.to_string())) {
+                        taken.lock().expect("list").insert(number);
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        };
+        Sending { stop, thread: Some(std::thread::spawn(run)) }
+    }
+
+    /// Notes new results, and that those seen before are untouched.
+    pub fn look(&mut self) {
+        for (folder, files) in self.published() {
+            let first = self.seen.entry(folder.clone()).or_insert_with(|| files.clone());
+            assert_eq!(*first, files, "{folder} was published again");
+        }
+        let now: BTreeSet<String> = self.published().into_keys().collect();
+        let gone: Vec<&String> = self.seen.keys().filter(|folder| !now.contains(*folder)).collect();
+        assert!(gone.is_empty(), "{gone:?} are gone");
+    }
+
+    /// Result folders with name, digest and inode of each file.
+    fn published(&self) -> BTreeMap<String, Vec<(String, String, u64)>> {
+        let Ok(entries) = std::fs::read_dir(self.path("results")) else { return BTreeMap::new() };
+        let folders = entries.map(|e| e.expect("entry")).filter(|e| !e.file_name().to_string_lossy().starts_with('.'));
+        folders
+            .map(|folder| {
+                let files = std::fs::read_dir(folder.path()).expect("folder").map(|file| {
+                    let file = file.expect("file");
+                    let inode = file.metadata().expect("metadata").ino();
+                    (file.file_name().to_string_lossy().into_owned(), file_digest(&file.path()).expect("file").1, inode)
+                });
+                let mut files: Vec<_> = files.collect();
+                files.sort();
+                (folder.file_name().to_string_lossy().into_owned(), files)
+            })
+            .collect()
+    }
+
+    fn reader(&self) -> Option<SqliteReader> {
+        SqliteReader::open(&self.path("state"), Arc::new(SystemClock)).ok().flatten()
+    }
+
+    fn count(&self, states: &[State]) -> usize {
+        let which = Which { states: states.to_vec(), ..Which::default() };
+        self.reader().and_then(|reader| reader.jobs(&which).ok()).map_or(0, |jobs| jobs.len())
+    }
+
+    pub fn parked(&self) -> usize {
+        self.count(&[State::Parked])
+    }
+
+    pub fn open_jobs(&self) -> usize {
+        self.count(&[State::Queued, State::Running, State::Waiting])
+    }
+
+    /// Lets a daemon do all there is to do, ends it, and judges.
+    pub fn finish(&mut self) {
+        let mut running = self.start(None);
+        let sending = self.send(0);
+        let watch = Stopwatch::start();
+        loop {
+            assert!(!running.dies_within(Duration::from_millis(100)), "died\n{}", self.log());
+            let sent = self.to_send.iter().all(|n| self.acknowledged.lock().expect("list").contains(n));
+            if sent && running.is_ready() && self.count(&[State::Done]) >= self.expected().len() && self.open_jobs() == 0 {
+                break;
+            }
+            assert!(watch.seconds() < 240.0, "not done in time: {}\n{}", self.tally(), self.log());
+        }
+        drop(sending);
+        running.ask_to_end();
+        assert!(running.wait().success(), "{}", self.log());
+        self.look();
+        self.judge();
+    }
+
+    /// Numbers of all series that were accepted for good.
+    fn expected(&self) -> BTreeSet<u32> {
+        self.fed.union(&self.acknowledged.lock().expect("list")).copied().collect()
+    }
+
+    fn judge(&self) {
+        let results = self.path("results");
+        let mut by_series: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut identities = BTreeSet::new();
+        for folder in self.seen.keys() {
+            let text = std::fs::read(results.join(folder).join("manifest.json")).expect("manifest");
+            let manifest: ResultManifest = serde_json::from_slice(&text).expect("manifest");
+            assert!(identities.insert(manifest.identity.clone()), "one identity twice");
+            assert_eq!(manifest.shape[0], SLICES, "{folder}");
+            for output in &manifest.outputs {
+                let (bytes, digest) = file_digest(&results.join(folder).join(&output.file)).expect("file");
+                assert_eq!((bytes, &digest), (output.bytes, &output.sha256), "{folder}/{}", output.file);
+            }
+            if self.program == Program::Scripted {
+                self.labels_are_right(folder, &manifest);
+            }
+            let Input::Dicom { series, .. } = manifest.source else { panic!("{folder} is not of DICOM") };
+            series.into_iter().for_each(|channel| by_series.entry(channel.uid).or_default().push(folder.clone()));
+        }
+        let expected: BTreeSet<String> = self.expected().into_iter().map(series_uid).collect();
+        let found: BTreeSet<String> = by_series.keys().cloned().collect();
+        assert_eq!(found, expected, "series without, or of no, study");
+        assert!(by_series.values().all(|folders| folders.len() == 1), "{by_series:?}");
+        let hidden = std::fs::read_dir(&results)
+            .expect("folder")
+            .filter(|e| e.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().starts_with('.')));
+        assert_eq!(hidden.count(), 0, "left in the output folder");
+
+        // The ledger says the same, byte for byte, and nobody helped.
+        let reader = self.reader().expect("a ledger");
+        reader.check().expect("sound");
+        let (compared, findings) = reconcile::compare(&reader, &results, Depth::All).expect("compared");
+        assert!(findings.is_empty() && compared as usize == expected.len(), "{compared} of {}: {findings:?}", expected.len());
+        let received = reader.received(0, u64::MAX >> 1).expect("read");
+        for instance in &received {
+            let meta = std::fs::metadata(self.path("spool").join(&instance.path));
+            assert!(meta.is_ok_and(|meta| meta.len() == instance.bytes), "an acknowledged instance is gone");
+        }
+        let acknowledged = self.acknowledged.lock().expect("list").len() * SLICES;
+        assert!(received.len() >= acknowledged, "{} of {acknowledged} acknowledged instances", received.len());
+        drop(reader);
+        let options = Options { state: self.path("state"), limits: Limits::default(), clock: Arc::new(SystemClock), who: "oracle".into() };
+        let (ledger, opening) = SqliteLedger::open(&options).expect("opened");
+        assert!(opening.requeued == 0 && !opening.restored, "{opening:?}");
+        for job in ledger.jobs(&Which::default()).expect("read") {
+            let journal = ledger.journal(Some(job.id)).expect("read");
+            use stunetd::ledger::Event;
+            assert!(!journal.iter().any(|e| matches!(e.event, Event::Retried | Event::Cancelled)), "a person helped");
+            let finished = journal.iter().filter(|e| e.event == Event::Finished).count();
+            assert_eq!(finished, usize::from(job.progress.state == State::Done), "{journal:?}");
+        }
+    }
+
+    /// The labels are what the scripted engine says, on the series' own grid.
+    fn labels_are_right(&self, folder: &str, manifest: &ResultManifest) {
+        let voxels: usize = manifest.shape.iter().product();
+        let labels: Vec<u8> = (0..voxels).map(|i| label(i, voxels)).collect();
+        let counted = labels.iter().filter(|l| **l == 1).count() as u64;
+        let told: u64 = manifest.labels.iter().map(|l| l.voxels).sum();
+        assert_eq!(told, counted, "{folder}");
+    }
+
+    pub fn tally(&self) -> String {
+        let (fed, network) = (self.fed.len(), self.acknowledged.lock().expect("list").len());
+        let attempts: u32 =
+            self.reader().and_then(|r| r.jobs(&Which::default()).ok()).unwrap_or_default().iter().map(|j| j.progress.attempts).sum();
+        format!(
+            "{fed} series by folder, {network} acknowledged over the network, {} results, {attempts} attempts, {} parked",
+            self.seen.len(),
+            self.parked()
+        )
+    }
+
+    pub fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.path("log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+/// The Series Instance UID that [`Ct`] gives a series.
+fn series_uid(number: u32) -> String {
+    stunetd::dicom::Uid::from_digest(&Sha256::digest(format!("test ct {number} series")).into()).to_string()
+}
+
+/// Whether every instance was answered with success.
+fn send_series(storescu: &Path, port: u16, folder: &Path) -> bool {
+    let mut command = Command::new(storescu);
+    command.args(["-to", "2", "-td", "2", "-ta", "2", "-aec", "STUNETD", "+sd", "127.0.0.1"]).arg(port.to_string()).arg(folder);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+fn free_address() -> SocketAddr {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a port").port();
+    (Ipv4Addr::LOCALHOST, port).into()
+}
