@@ -19,10 +19,11 @@ demo=$PWD/.demo
 
 say "a study: a generated phantom, no patient"
 "$bin" demo "$demo/incoming"
-# Results of an earlier run go, so that there is something to see.
-rm -rf "$demo/results"
+# Results of an earlier run go, and what is known of them, so that there is something to see.
+rm -rf "$demo/results" "$demo/state"
 cat > "$demo/stunetd.toml" <<TOML
 drain = "10 s"
+state = "state"
 [[watch]]
 path = "incoming"
 [intake]

@@ -47,7 +47,8 @@ pub enum Change {
         /// The worker's claim.
         token: Token,
     },
-    /// A person wants it tried again: a job that is parked, waiting or cancelled, or the parked deliveries of one that is done.
+    /// A person wants it tried again: a job that is parked, waiting or cancelled; or of one that is done, the deliveries that were refused, or
+    /// else its result, which is made again if it is not there.
     Retry {
         /// Which.
         job: JobId,

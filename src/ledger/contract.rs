@@ -8,8 +8,8 @@ use std::time::Duration;
 
 /// Looks things up. Never blocks a writer.
 pub trait Reader: Send + Sync {
-    /// The ledger's time: what the wall clock said when the ledger was opened, and the monotonic time since. A wall clock that is set
-    /// back or forth meanwhile moves no deadline.
+    /// What the wall clock says: the time of dates. Deadlines go by what it said when the ledger was opened and the monotonic time since, so
+    /// that a clock that is set back or forth moves none.
     fn now(&self) -> Moment;
 
     /// A job.

@@ -36,7 +36,7 @@ number! {
     Seq
 }
 
-/// A moment: milliseconds since 1970 UTC, by the ledger's time (see [`super::Reader::now`]).
+/// A moment: milliseconds since 1970 UTC. For dates by the wall clock, for deadlines by a time that nobody sets (see [`super::Reader::now`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Moment(pub i64);
 

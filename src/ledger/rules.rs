@@ -103,10 +103,11 @@ impl Progress {
         Event::Adopted
     }
 
-    /// A person has it tried again, with a clean slate; who was suspect runs alone again.
+    /// A person has it tried again, with a clean slate; who was suspect runs alone again. One that is done is looked at: its result is made
+    /// again if it is not there.
     pub fn retry(&mut self, line: u64) -> Result<Event, NotPossible> {
         match self.state {
-            State::Parked | State::Waiting | State::Cancelled => {
+            State::Parked | State::Waiting | State::Cancelled | State::Done => {
                 self.to(State::Queued);
                 (self.failures, self.crashes_alone, self.problem, self.line) = (0, 0, None, line);
                 Ok(Event::Retried)

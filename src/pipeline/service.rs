@@ -318,7 +318,14 @@ impl Service {
         while self.street.is_hungry() {
             match self.jobs.claim() {
                 Ok(Some(job)) => self.send(job),
-                Ok(None) => break,
+                Ok(None) => {
+                    if self.jobs.in_work() == 0 && self.jobs.next_due().is_none() {
+                        // Nothing is left to be done, so whatever is kept is of volumes that were done before.
+                        self.kept.clear();
+                        self.since.clear();
+                    }
+                    break;
+                }
                 Err(fault) => {
                     self.metrics.fault(fault.code);
                     tracing::warn!(code = %fault.code, "no work can be claimed: {}", fault.detail);

@@ -105,6 +105,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), StorageError> {
 /// loss.
 pub fn move_into(from: &Path, to: &Path) -> Result<(), StorageError> {
     rename_only(from, to)?;
+    crash::point(Point::FileRenamed);
     sync_dir(parent(to))
 }
 

@@ -256,7 +256,7 @@ fn cases(bench: &Bench) -> Vec<Case> {
             1,
             "GiB",
         ),
-        case("a verb of a later version", words(&["jobs", "list"]), Code::ConfigNotAvailable, 2, "jobs"),
+        case("a verb of a later version", words(&["train", "status"]), Code::ConfigNotAvailable, 2, "train"),
         case("a model verb of a later version", words(&["model", "rollback"]), Code::ConfigNotAvailable, 2, "rollback"),
     ];
     let swap = |option: &str, value: &str| {
@@ -302,8 +302,9 @@ fn configurations(bench: &Bench, demo: &str) -> Vec<Case> {
     };
     let ct = text(&bench.path("ct"));
     let whole = |name: &str, watch: &str, output: &str, model: &str, listen: &str| {
+        let state = bench.path(&format!("state of {name}"));
         let toml = format!(
-            "[[watch]]\npath = {watch:?}\n[output]\npath = {output:?}\n[model]\npath = {model:?}\ndevice = \"cpu\"\n[http]\nlisten = {listen:?}\n"
+            "state = {state:?}\n[[watch]]\npath = {watch:?}\n[output]\npath = {output:?}\n[model]\npath = {model:?}\ndevice = \"cpu\"\n[http]\nlisten = {listen:?}\n"
         );
         bench.config(name, &toml)
     };

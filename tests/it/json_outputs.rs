@@ -33,7 +33,7 @@ fn every_verb_says_what_its_schema_allows() {
     let demo = root.join("models/demo").to_str().expect("UTF-8").to_string();
     let config = |name: &str, model: &str| {
         let text = format!(
-            "[[watch]]\npath = \"incoming\"\n[model]\npath = {model:?}\ndevice = \"cpu\"\n[output]\npath = \"out\"\n[intake]\nquiet = \"1 s\"\n"
+            "state = \"state\"\n[[watch]]\npath = \"incoming\"\n[model]\npath = {model:?}\ndevice = \"cpu\"\n[output]\npath = \"out\"\n[intake]\nquiet = \"1 s\"\n"
         );
         std::fs::write(path(name), text).expect("written");
         path(name)

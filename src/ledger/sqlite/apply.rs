@@ -22,8 +22,10 @@ pub struct Desk<'c> {
     pub connection: &'c Connection,
     /// The file, for messages.
     pub path: &'c Path,
-    /// The ledger's time.
+    /// For deadlines.
     pub now: Moment,
+    /// For dates.
+    pub date: Moment,
     /// When a job is suspect.
     pub limits: Limits,
 }
@@ -115,7 +117,7 @@ impl Desk<'_> {
         let event = job.progress.claim(held);
         job.model = Some(lease.model.clone());
         self.store(&job, before, event, &lease.owner)?;
-        job.changed = self.now;
+        job.changed = self.date;
         Ok(Some(Claim { token, job }))
     }
 
@@ -159,13 +161,13 @@ impl Desk<'_> {
         check("path", path, WORDS)?;
         let insert = "INSERT INTO instances (series_id, sop_instance_uid, path, bytes, received) VALUES (?1, ?2, ?3, ?4, ?5) \
                       ON CONFLICT (path) DO NOTHING";
-        self.run(insert, params![series, sop_instance, path, Count(*bytes), self.now]).map(|_| ())
+        self.run(insert, params![series, sop_instance, path, Count(*bytes), self.date]).map(|_| ())
     }
 
     fn close(&self, closing: Closing) -> Result<(), LedgerError> {
         let series = self.series(&closing.series)?;
         let update = "UPDATE series SET closings = closings + 1, closed = ?2, evidence = ?3 WHERE id = ?1";
-        self.run(update, params![series, self.now, closing.evidence.name()])?;
+        self.run(update, params![series, self.date, closing.evidence.name()])?;
         self.run("DELETE FROM refusals WHERE series_id = ?1", [series])?;
         for (place, problem) in (0i64..).zip(&closing.refusals) {
             check("words", &problem.code, NAME)?;
@@ -218,7 +220,7 @@ impl Desk<'_> {
         let progress = Progress::queued(volume.priority, self.next("line")?);
         let insert = "INSERT INTO jobs (series_id, input, priority, created, changed, state, attempts, failures, crashes, crashes_alone, suspect, \
                       rank, line) VALUES (?1, ?2, ?3, ?4, ?4, 'queued', 0, 0, 0, 0, 0, ?5, ?6)";
-        let values = params![series, volume.input, volume.priority, self.now, volume.priority as i64, Count(progress.line)];
+        let values = params![series, volume.input, volume.priority, self.date, volume.priority as i64, Count(progress.line)];
         self.run(insert, values)?;
         let id = JobId(u64::try_from(self.connection.last_insert_rowid()).unwrap_or_default());
         self.note(Note { job: Some(id), after: Some(State::Queued.name()), ..Note::of(Event::Queued, "intake") })?;
@@ -253,8 +255,8 @@ impl Desk<'_> {
     fn retry(&self, id: JobId, who: &str) -> Result<(), LedgerError> {
         check("person", who, NAME)?;
         let mut job = self.job(id)?;
-        if job.progress.state == State::Done {
-            return if self.retry_deliveries(id, who)? > 0 { Ok(()) } else { Err(wrong(&job, "trying it again")) };
+        if job.progress.state == State::Done && self.retry_deliveries(id, who)? > 0 {
+            return Ok(());
         }
         let (before, line) = (job.progress.state, self.next("line")?);
         let event = job.progress.retry(line).map_err(|_| wrong(&job, "trying it again"))?;
@@ -308,7 +310,7 @@ impl Desk<'_> {
             update,
             params![
                 job.id,
-                self.now,
+                self.date,
                 job.model,
                 result.map(|r| &r.folder),
                 result.map(|r| &r.identity),
@@ -339,7 +341,7 @@ impl Desk<'_> {
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let Note { job, destination, event, before, after, who, problem } = note;
         let (code, detail) = (problem.map(|p| &p.code), problem.map(|p| short(&p.detail)));
-        self.run(insert, params![self.now, job, destination, event, before, after, who, code, detail])?;
+        self.run(insert, params![self.date, job, destination, event, before, after, who, code, detail])?;
         Ok(Seq(u64::try_from(self.connection.last_insert_rowid()).unwrap_or_default()))
     }
 

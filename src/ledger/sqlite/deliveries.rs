@@ -18,7 +18,7 @@ impl Desk<'_> {
         check("destination", destination, 256)?;
         let insert = "INSERT INTO outbox (job_id, destination, state, attempts, doubtful, created, changed) VALUES (?1, ?2, 'pending', 0, ?3, ?4, ?4) \
                       ON CONFLICT DO NOTHING";
-        if self.run(insert, params![job, destination, doubtful, self.now])? == 1 {
+        if self.run(insert, params![job, destination, doubtful, self.date])? == 1 {
             let after = Some(DeliveryState::Pending.name());
             self.note(Note { job: Some(job), destination: Some(destination), after, ..Note::of(Event::Queued, "outbox") })?;
         }
@@ -38,7 +38,7 @@ impl Desk<'_> {
         let before = delivery.state;
         let event = delivery.claim(held);
         self.store_delivery(&delivery, before, event, &lease.owner)?;
-        delivery.changed = self.now;
+        delivery.changed = self.date;
         Ok(Some(DeliveryClaim { token, delivery }))
     }
 
@@ -124,7 +124,7 @@ impl Desk<'_> {
             held.map(|h| h.until),
             problem.map(|p| &p.code),
             problem.map(|p| short(&p.detail)),
-            self.now
+            self.date
         ];
         self.run(update, values).map(|_| ())
     }

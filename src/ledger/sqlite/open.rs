@@ -55,7 +55,7 @@ struct Open {
     lock: LockFile,
 }
 
-/// The ledger's time: see [`Reader::now`].
+/// Dates and deadlines: see [`Reader::now`].
 #[derive(Clone)]
 pub struct Time {
     clock: Arc<dyn Clock>,
@@ -69,7 +69,12 @@ impl Time {
         Time { wall: clock.wall().into(), monotonic: clock.monotonic(), clock }
     }
 
-    /// Now.
+    /// Now, for dates.
+    pub fn date(&self) -> Moment {
+        self.clock.wall().into()
+    }
+
+    /// Now, for deadlines.
     pub fn now(&self) -> Moment {
         self.wall.plus(self.clock.monotonic().saturating_duration_since(self.monotonic))
     }
@@ -95,12 +100,12 @@ impl SqliteLedger {
         crash::point(Point::LedgerMigrated);
 
         let time = Time::start(options.clock.clone());
-        let here = recover(&mut connection, &path, options, time.now(), mark.as_ref(), &mut opening)?;
+        let here = recover(&mut connection, &path, options, &time, mark.as_ref(), &mut opening)?;
         crash::point(Point::LedgerRecovered);
         here.write(&path)?;
 
         let reader = SqliteReader::connect(&path, time.clone())?;
-        let tools = Tools { connection, path: path.clone(), limits: options.limits, now: Box::new(move || time.now()) };
+        let tools = Tools { connection, path: path.clone(), limits: options.limits, time };
         let (writer, thread) = Writer::start(tools)?;
         let open = Mutex::new(Some(Open { writer, thread, lock }));
         Ok((SqliteLedger { open, reader, path, who: options.who.clone() }, opening))
@@ -111,8 +116,8 @@ impl SqliteLedger {
     pub fn close(&self) -> Result<(), LedgerError> {
         self.commit(vec![Change::Verified])?;
         let Some((connection, lock)) = self.stop() else { return Err(closed()) };
-        let now = self.reader.now();
-        let desk = Desk { connection: &connection, path: &self.path, now, limits: Limits::default() };
+        let date = self.reader.now();
+        let desk = Desk { connection: &connection, path: &self.path, now: date, date, limits: Limits::default() };
         desk.note(Note::of(Event::Ended, &self.who))?;
         let mark = stand(&desk)?;
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sql(&self.path))?;
@@ -215,12 +220,12 @@ fn recover(
     connection: &mut Connection,
     path: &Path,
     options: &Options,
-    now: Moment,
+    time: &Time,
     mark: Option<&Mark>,
     opening: &mut Opening,
 ) -> Result<Mark, LedgerError> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sql(path))?;
-    let desk = Desk { connection: &transaction, path, now, limits: options.limits };
+    let desk = Desk { connection: &transaction, path, now: time.now(), date: time.date(), limits: options.limits };
     let instance = uuid::Builder::from_random_bytes(random()?).into_uuid().to_string();
     desk.run("INSERT INTO facts (name, value) VALUES ('instance', ?1) ON CONFLICT DO NOTHING", [instance])?;
     let here = stand(&desk)?;

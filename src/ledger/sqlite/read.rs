@@ -68,7 +68,7 @@ impl SqliteReader {
 
 impl Reader for SqliteReader {
     fn now(&self) -> Moment {
-        self.time.now()
+        self.time.date()
     }
 
     fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError> {
@@ -101,7 +101,7 @@ impl Reader for SqliteReader {
 
     fn next_due(&self) -> Result<Option<Duration>, LedgerError> {
         let at: Option<Moment> = self.one("SELECT min(not_before) FROM jobs WHERE state = 'waiting'", [], |row| row.get(0))?;
-        Ok(at.map(|at| at.since(self.now())))
+        Ok(at.map(|at| at.since(self.time.now())))
     }
 
     fn oldest(&self) -> Result<Option<Duration>, LedgerError> {

@@ -1,6 +1,7 @@
 //! The one thread that writes: it gathers what waits, makes one transaction of it, and answers when the disk has it.
 
 use super::apply::Desk;
+use super::open::Time;
 use super::rows::sql;
 use crate::ledger::change::{Change, Claim, DeliveryClaim, Lease};
 use crate::ledger::contract::Limits;
@@ -42,8 +43,8 @@ pub struct Tools {
     pub path: PathBuf,
     /// When a job is suspect.
     pub limits: Limits,
-    /// The ledger's time.
-    pub now: Box<dyn Fn() -> crate::ledger::records::Moment + Send>,
+    /// Dates and deadlines.
+    pub time: Time,
 }
 
 impl Writer {
@@ -108,7 +109,7 @@ fn turn(tools: &mut Tools, batch: Vec<Request>) {
 }
 
 fn work(tools: &mut Tools, batch: Vec<Request>, answers: &mut Vec<Answer>) -> Result<(), LedgerError> {
-    let Tools { connection, path, limits, now } = tools;
+    let Tools { connection, path, limits, time } = tools;
     let path: &Path = path;
     let begun = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sql(path));
     let mut transaction = match begun {
@@ -118,7 +119,7 @@ fn work(tools: &mut Tools, batch: Vec<Request>, answers: &mut Vec<Answer>) -> Re
             return Err(error);
         }
     };
-    let now = now();
+    let (now, date) = (time.now(), time.date());
     let mut batch = batch.into_iter();
     while let Some(request) = batch.next() {
         let savepoint = match transaction.savepoint().map_err(sql(path)) {
@@ -129,7 +130,7 @@ fn work(tools: &mut Tools, batch: Vec<Request>, answers: &mut Vec<Answer>) -> Re
                 return Err(error);
             }
         };
-        let desk = Desk { connection: &savepoint, path, now, limits: *limits };
+        let desk = Desk { connection: &savepoint, path, now, date, limits: *limits };
         let (good, answer) = handle(&desk, request);
         answers.push(answer);
         // Dropped without a commit, the savepoint takes back what this request did.

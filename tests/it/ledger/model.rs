@@ -39,6 +39,13 @@ pub struct Model {
     start: Instant,
 }
 
+/// The wall clock for dates, another for deadlines.
+#[derive(Clone, Copy)]
+struct Now {
+    date: Moment,
+    deadline: Moment,
+}
+
 type Done = Result<(), LedgerError>;
 
 impl Disk {
@@ -48,7 +55,7 @@ impl Disk {
 
     pub fn open(&self) -> (Model, Opening) {
         let model = Model { disk: self.clone(), wall: self.clock.wall().into(), start: self.clock.monotonic() };
-        let now = model.now();
+        let now = model.times();
         let mut t = model.lock();
         let mut opening = Opening { fresh: t.seq == 0, ..Opening::default() };
         t.write(now, None, None, Event::Opened, (None, None), "test", None);
@@ -60,7 +67,7 @@ impl Disk {
         let sending: Vec<DeliveryId> = t.outbox.values().filter(|d| d.state == DeliveryState::Sending).map(|d| d.id).collect();
         opening.doubtful = sending.len() as u64;
         sending.into_iter().for_each(|id| t.delivery_died(now, id));
-        let longest = now.plus(Duration::from_secs(3600));
+        let longest = now.deadline.plus(Duration::from_secs(3600));
         t.jobs.values_mut().for_each(|j| j.progress.not_before = j.progress.not_before.map(|at| at.min(longest)));
         t.outbox.values_mut().for_each(|d| d.not_before = d.not_before.map(|at| at.min(longest)));
         drop(t);
@@ -72,7 +79,7 @@ impl Tables {
     #[allow(clippy::too_many_arguments, reason = "the columns of the journal")]
     fn write(
         &mut self,
-        at: Moment,
+        now: Now,
         job: Option<JobId>,
         destination: Option<&str>,
         event: Event,
@@ -83,12 +90,12 @@ impl Tables {
         self.seq += 1;
         let (from, to) = (states.0.map(str::to_owned), states.1.map(str::to_owned));
         let destination = destination.map(str::to_owned);
-        self.journal.push(Entry { seq: Seq(self.seq), at, job, destination, event, from, to, who: who.into(), problem });
+        self.journal.push(Entry { seq: Seq(self.seq), at: now.date, job, destination, event, from, to, who: who.into(), problem });
         self.seq
     }
 
     /// Changes a job as `how` says, and tells the journal.
-    fn change(&mut self, now: Moment, id: JobId, event: Event, who: &str, how: impl FnOnce(&mut Job)) {
+    fn change(&mut self, now: Now, id: JobId, event: Event, who: &str, how: impl FnOnce(&mut Job)) {
         let mut job = self.jobs.remove(&id).expect("known");
         let from = job.progress.state;
         how(&mut job);
@@ -98,7 +105,7 @@ impl Tables {
         if job.progress.state != State::Waiting {
             job.progress.not_before = None;
         }
-        job.changed = now;
+        job.changed = now.date;
         let (to, problem) = (job.progress.state, job.progress.problem.clone());
         let seq = self.write(now, Some(id), None, event, (Some(from.name()), Some(to.name())), who, problem);
         self.done.remove(&id);
@@ -108,7 +115,7 @@ impl Tables {
         self.jobs.insert(id, job);
     }
 
-    fn change_delivery(&mut self, now: Moment, id: DeliveryId, event: Event, who: &str, how: impl FnOnce(&mut Delivery)) {
+    fn change_delivery(&mut self, now: Now, id: DeliveryId, event: Event, who: &str, how: impl FnOnce(&mut Delivery)) {
         let mut d = self.outbox.remove(&id).expect("known");
         let from = d.state;
         how(&mut d);
@@ -118,7 +125,7 @@ impl Tables {
         if d.state != DeliveryState::Waiting {
             d.not_before = None;
         }
-        d.changed = now;
+        d.changed = now.date;
         let states = (Some(from.name()), Some(d.state.name()));
         self.write(now, Some(d.job), Some(&d.destination.clone()), event, states, who, d.problem.clone());
         self.outbox.insert(id, d);
@@ -129,7 +136,7 @@ impl Tables {
         self.line
     }
 
-    fn died(&mut self, now: Moment, limits: Limits, id: JobId) {
+    fn died(&mut self, now: Now, limits: Limits, id: JobId) {
         let (held, line) = (self.jobs[&id].progress.held.clone().expect("running"), self.next_line());
         self.change(now, id, Event::Crashed, &held.owner, |job| {
             let p = &mut job.progress;
@@ -152,7 +159,7 @@ impl Tables {
         });
     }
 
-    fn delivery_died(&mut self, now: Moment, id: DeliveryId) {
+    fn delivery_died(&mut self, now: Now, id: DeliveryId) {
         let who = self.outbox[&id].held.clone().expect("sending").owner;
         self.change_delivery(now, id, Event::Crashed, &who, |d| {
             d.state = DeliveryState::Pending;
@@ -179,7 +186,7 @@ impl Tables {
         self.series.iter_mut().find(|s| s.series == *key).expect("just made")
     }
 
-    fn publish(&mut self, now: Moment, id: JobId, (event, who): (Event, &str), result: Published, to: &[String], doubtful: bool) {
+    fn publish(&mut self, now: Now, id: JobId, (event, who): (Event, &str), result: Published, to: &[String], doubtful: bool) {
         let mut objects = result.objects.clone();
         objects.sort_by(|a, b| a.file.cmp(&b.file));
         self.objects.insert(id, objects);
@@ -203,8 +210,8 @@ impl Tables {
                 not_before: None,
                 held: None,
                 problem: None,
-                created: now,
-                changed: now,
+                created: now.date,
+                changed: now.date,
             };
             self.outbox.insert(d.id, d);
             self.write(now, Some(id), Some(destination), Event::Queued, (None, Some("pending")), "outbox", None);
@@ -212,7 +219,7 @@ impl Tables {
     }
 
     /// Of all deliveries of a job, those in one of these states get another one.
-    fn deliveries(&mut self, now: Moment, job: JobId, from: &[DeliveryState], to: DeliveryState, event: Event, who: &str) -> usize {
+    fn deliveries(&mut self, now: Now, job: JobId, from: &[DeliveryState], to: DeliveryState, event: Event, who: &str) -> usize {
         let ids: Vec<_> = self.outbox.values().filter(|d| d.job == job && from.contains(&d.state)).map(|d| d.id).collect();
         for id in &ids {
             self.change_delivery(now, *id, event, who, |d| {
@@ -225,15 +232,15 @@ impl Tables {
         ids.len()
     }
 
-    fn cancel_deliveries(&mut self, now: Moment, job: JobId, who: &str) -> usize {
+    fn cancel_deliveries(&mut self, now: Now, job: JobId, who: &str) -> usize {
         use DeliveryState::*;
         self.deliveries(now, job, &[Pending, Waiting, Parked], Cancelled, Event::Cancelled, who)
     }
 
-    fn close(&mut self, now: Moment, closing: Closing) -> Done {
+    fn close(&mut self, now: Now, closing: Closing) -> Done {
         let record = self.series_of(&closing.series);
         record.closings += 1;
-        record.closed = Some(now);
+        record.closed = Some(now.date);
         record.refusals = closing.refusals;
         for volume in &closing.volumes {
             if volume.input.is_empty() {
@@ -257,7 +264,7 @@ impl Tables {
                     line,
                 };
                 let (series, input, priority) = (closing.series.clone(), volume.input.clone(), volume.priority);
-                let job = Job { id, series, input, priority, created: now, changed: now, model: None, result: None, progress };
+                let job = Job { id, series, input, priority, created: now.date, changed: now.date, model: None, result: None, progress };
                 self.jobs.insert(id, job);
                 self.write(now, Some(id), None, Event::Queued, (None, Some("queued")), "intake", None);
                 id
@@ -295,7 +302,7 @@ impl Tables {
         self.jobs.get(&id).map(|j| j.progress.state).ok_or(LedgerError::UnknownJob(id))
     }
 
-    fn apply(&mut self, now: Moment, change: Change) -> Done {
+    fn apply(&mut self, now: Now, change: Change) -> Done {
         let wrong = |job, state, wish| Err(LedgerError::WrongState { job, state, wish });
         if let Change::Retry { who, .. } | Change::Cancel { who, .. } = &change
             && who.is_empty()
@@ -320,7 +327,7 @@ impl Tables {
                 let (id, who) = self.holder(token)?;
                 self.change(now, id, Event::Postponed, &who, |j| {
                     let p = &mut j.progress;
-                    (p.state, p.not_before, p.problem) = (State::Waiting, Some(now.plus(pause)), Some(problem));
+                    (p.state, p.not_before, p.problem) = (State::Waiting, Some(now.deadline.plus(pause)), Some(problem));
                     p.failures += 1;
                 });
                 Ok(())
@@ -351,10 +358,11 @@ impl Tables {
                 }
                 State::Done => {
                     use DeliveryState::*;
-                    match self.deliveries(now, job, &[Parked, Waiting, Cancelled], Pending, Event::Retried, &who) {
-                        0 => wrong(job, State::Done, "trying it again"),
-                        _ => Ok(()),
+                    if self.deliveries(now, job, &[Parked, Waiting, Cancelled], Pending, Event::Retried, &who) == 0 {
+                        let line = self.next_line();
+                        self.change(now, job, Event::Retried, &who, |j| (j.progress.state, j.progress.line) = (State::Queued, line));
                     }
+                    Ok(())
                 }
                 state => wrong(job, state, "trying it again"),
             },
@@ -386,7 +394,7 @@ impl Tables {
             Change::PostponeDelivery { token, pause, doubtful, problem } => {
                 let (id, who) = self.sender(token)?;
                 self.change_delivery(now, id, Event::Postponed, &who, |d| {
-                    (d.state, d.not_before, d.problem) = (DeliveryState::Waiting, Some(now.plus(pause)), Some(problem));
+                    (d.state, d.not_before, d.problem) = (DeliveryState::Waiting, Some(now.deadline.plus(pause)), Some(problem));
                     d.doubtful = d.doubtful || doubtful;
                 });
                 Ok(())
@@ -431,9 +439,14 @@ impl Model {
         self.disk.tables.lock().expect("tables")
     }
 
+    fn times(&self) -> Now {
+        let deadline = self.wall.plus(self.disk.clock.monotonic() - self.start);
+        Now { date: self.disk.clock.wall().into(), deadline }
+    }
+
     /// Makes all changes or none.
-    fn together<T>(&self, make: impl FnOnce(&mut Tables, Moment) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
-        let now = self.now();
+    fn together<T>(&self, make: impl FnOnce(&mut Tables, Now) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        let now = self.times();
         let mut tables = self.lock();
         let mut copy = tables.clone();
         let value = make(&mut copy, now)?;
@@ -444,7 +457,7 @@ impl Model {
 
 impl Reader for Model {
     fn now(&self) -> Moment {
-        self.wall.plus(self.disk.clock.monotonic() - self.start)
+        self.disk.clock.wall().into()
     }
 
     fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError> {
@@ -467,7 +480,7 @@ impl Reader for Model {
     }
 
     fn next_due(&self) -> Result<Option<Duration>, LedgerError> {
-        let now = self.now();
+        let now = self.times().deadline;
         Ok(self.lock().jobs.values().filter_map(|j| j.progress.not_before).min().map(|at| at.since(now)))
     }
 
@@ -516,7 +529,7 @@ impl Ledger for Model {
 
     fn claim(&self, lease: &Lease) -> Result<Option<Claim>, LedgerError> {
         self.together(|t, now| {
-            let lost = |p: &Progress| p.held.as_ref().is_some_and(|h| h.owner != lease.owner && h.until < now);
+            let lost = |p: &Progress| p.held.as_ref().is_some_and(|h| h.owner != lease.owner && h.until < now.deadline);
             let lost: Vec<JobId> = t.jobs.values().filter(|j| lost(&j.progress)).map(|j| j.id).collect();
             lost.into_iter().for_each(|id| t.died(now, self.disk.limits, id));
 
@@ -525,7 +538,8 @@ impl Ledger for Model {
                 return Ok(None);
             }
             let nothing_runs = mine.is_empty();
-            let may = |p: &Progress| p.state == State::Queued || (p.state == State::Waiting && p.not_before.is_some_and(|at| at <= now));
+            let may =
+                |p: &Progress| p.state == State::Queued || (p.state == State::Waiting && p.not_before.is_some_and(|at| at <= now.deadline));
             let first = t.jobs.values().filter(|j| may(&j.progress)).min_by_key(|j| (std::cmp::Reverse(j.progress.rank), j.progress.line));
             let Some((id, suspect)) = first.map(|j| (j.id, j.progress.suspect)) else { return Ok(None) };
             if suspect && !nothing_runs {
@@ -537,7 +551,7 @@ impl Ledger for Model {
                 j.model = Some(lease.model.clone());
                 j.progress.state = State::Running;
                 j.progress.attempts += 1;
-                j.progress.held = Some(Held { owner: lease.owner.clone(), token, until: now.plus(lease.hold), alone: suspect });
+                j.progress.held = Some(Held { owner: lease.owner.clone(), token, until: now.deadline.plus(lease.hold), alone: suspect });
             });
             Ok(Some(Claim { token, job: t.jobs[&id].clone() }))
         })
@@ -545,13 +559,13 @@ impl Ledger for Model {
 
     fn claim_delivery(&self, destination: &str, lease: &Lease) -> Result<Option<DeliveryClaim>, LedgerError> {
         self.together(|t, now| {
-            let lost = |d: &&Delivery| d.held.as_ref().is_some_and(|h| h.owner != lease.owner && h.until < now);
+            let lost = |d: &&Delivery| d.held.as_ref().is_some_and(|h| h.owner != lease.owner && h.until < now.deadline);
             let lost: Vec<DeliveryId> = t.outbox.values().filter(lost).map(|d| d.id).collect();
             lost.into_iter().for_each(|id| t.delivery_died(now, id));
             let may = |d: &&Delivery| {
                 d.destination == destination
                     && (d.state == DeliveryState::Pending
-                        || (d.state == DeliveryState::Waiting && d.not_before.is_some_and(|at| at <= now)))
+                        || (d.state == DeliveryState::Waiting && d.not_before.is_some_and(|at| at <= now.deadline)))
             };
             let Some(id) = t.outbox.values().find(may).map(|d| d.id) else { return Ok(None) };
             t.tokens += 1;
@@ -559,7 +573,7 @@ impl Ledger for Model {
             t.change_delivery(now, id, Event::Claimed, &lease.owner, |d| {
                 d.state = DeliveryState::Sending;
                 d.attempts += 1;
-                d.held = Some(Held { owner: lease.owner.clone(), token, until: now.plus(lease.hold), alone: false });
+                d.held = Some(Held { owner: lease.owner.clone(), token, until: now.deadline.plus(lease.hold), alone: false });
             });
             Ok(Some(DeliveryClaim { token, delivery: t.outbox[&id].clone() }))
         })
@@ -570,7 +584,7 @@ impl Ledger for Model {
             let held =
                 t.jobs.values_mut().filter_map(|j| j.progress.held.as_mut()).chain(t.outbox.values_mut().filter_map(|d| d.held.as_mut()));
             let mut held = held.filter(|h| h.token == token);
-            held.next().map(|h| h.until = now.plus(hold)).ok_or(LedgerError::Stale(token))
+            held.next().map(|h| h.until = now.deadline.plus(hold)).ok_or(LedgerError::Stale(token))
         })
     }
 }

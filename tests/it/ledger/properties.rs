@@ -201,6 +201,9 @@ impl Witness {
         for change in changes {
             match change {
                 Change::Finish { token, .. } => *self.published.entry(self.claimed[token]).or_default() += 1,
+                Change::Retry { job, .. } if after.iter().any(|j| j.id == *job && j.progress.state == State::Queued) => {
+                    self.published.insert(*job, 0);
+                }
                 // What is reopened and was not published before was adopted in this very commit.
                 Change::Reopen { job, .. } => *self.published.entry(*job).and_modify(|n| *n = (*n).max(1)).or_insert(1) -= 1,
                 Change::Forget { job } => {

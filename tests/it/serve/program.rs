@@ -20,7 +20,7 @@ impl Site {
         let address = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
         let text = format!(
-            "drain = \"5 min\"\nhost_memory = \"1 GiB\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"1 s\"\nrescan = \"1 s\"\n\
+            "drain = \"5 min\"\nstate = \"state\"\nhost_memory = \"1 GiB\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"1 s\"\nrescan = \"1 s\"\n\
              [model]\npath = {demo:?}\ndevice = \"cpu\"\n{model}\n[output]\npath = \"results\"\nformats = [\"seg\", \"nifti\", \"preview\"]\n\
              [http]\nlisten = \"{address}\"\n"
         );
