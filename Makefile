@@ -28,12 +28,16 @@ crash-test: libtorch ## kill the daemon N times, at random and at every named po
 
 .PHONY: lint
 lint: libtorch ## cargo fmt --check and clippy
-	@$(CARGO) fmt --check
+	@$(CARGO) fmt --check && $(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	@$(CARGO) clippy --release --all-targets -- -D warnings
 
 .PHONY: bench
 bench: build ## what users wait for: make bench STUDY=S,M,L MODEL=demo,S,B (ARGS=--help lists more)
 	@$(CARGO) bench --quiet --bench stages -- $(if $(STUDY),--study $(STUDY)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+.PHONY: fuzz
+fuzz: libtorch ## run every fuzz target (SECONDS_EACH=600, TARGETS="header seg"); needs cargo-fuzz
+	@tools/fuzz.sh $(SECONDS_EACH) $(TARGETS)
 
 .PHONY: docs
 docs: libtorch ## write the pages that are made from the code
