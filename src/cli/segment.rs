@@ -180,7 +180,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     loop {
         while let Some((subject, input)) = waiting.pop_front() {
             let job = JobId((total - waiting.len()) as u64);
-            match street.submit(Ticket { job, since: clock.monotonic(), dated: clock.wall(), token: None }, input) {
+            match street.submit(Ticket { job, since: clock.monotonic(), dated: clock.wall(), token: None }, input, None) {
                 Ok(()) => drop(running.insert(job, subject)),
                 Err(input) => {
                     waiting.push_front((subject, input));

@@ -132,8 +132,10 @@ table! {
 table! {
     /// When and which series are taken.
     Intake {
-        /// A series is taken when no file of it came or changed for this long.
+        /// A series is taken when no file of it came or changed for this long; for three times as long when something is missing.
         quiet: HumanDuration = HumanDuration(Duration::from_secs(30)),
+        /// The same for a series whose files came quickly; at most `quiet`.
+        quiet_min: HumanDuration = HumanDuration(Duration::from_secs(5)),
         /// The folders are looked through at least this often, whether or not the system reported a change.
         rescan: HumanDuration = HumanDuration(Duration::from_secs(60)),
         /// Missing slices or varying distances.

@@ -247,6 +247,8 @@ pub struct Announced {
     pub slices: Option<u32>,
     /// Number of Time Slices (0054,0101), PET.
     pub time_slices: Option<u32>,
+    /// Number of Time Slots (0054,0071), gated PET.
+    pub time_slots: Option<u32>,
     /// Number of Temporal Positions (0020,0105).
     pub temporal_positions: Option<u32>,
     /// In-concatenation Total Number (0020,9163).

@@ -1,26 +1,67 @@
-//! When is a series complete? When nothing of it changed for the quiet time, seen by a look at the folder after that
-//! time: a pure state machine over what the scans saw. It knows no clock, no file and no DICOM.
+//! When is a series complete? A pure state machine over what the looks at the folders saw: it knows no clock, no file and no DICOM.
 //!
-//! DICOM has no word for "series complete", so a series can change after it was taken. It is then open again, and offered
-//! once more when it is quiet.
+//! DICOM has no word for "series complete", so this weighs evidence:
+//! * As many instances as the headers announce, evenly spaced: taken nearly at once.
+//! * The sender has ended its association: taken when nothing more came for a short time.
+//! * Nothing came for the quiet time, which follows the observed rate: a series whose files came quickly is taken sooner.
+//! * Something is missing (fewer than announced, gaps between positions, unreadable files): several times the quiet time.
+//!
+//! All of it can err, so a series can change after it was taken. It is then open again, and offered once more when it is complete.
 
+use crate::series::Wholeness;
+use crate::telemetry::Evidence;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+/// How long a series that is announced as whole has to stay unchanged.
+const WHOLE: Duration = Duration::from_millis(500);
+/// The quiet time is so many mean distances of arrivals, or so many of the longest pause, whichever is more.
+const INTERVALS: u32 = 10;
+const PAUSES: u32 = 3;
+/// Fewer files than this tell no rate.
+const RATE_FILES: usize = 4;
+/// A series that lacks something is waited for so many times as long.
+const PATIENCE: u32 = 3;
+
+/// Bounds on the quiet time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quiet {
+    /// Never less than this, however quickly the files came (or `most`, if that is less).
+    pub least: Duration,
+    /// Never more than this, unless something is missing.
+    pub most: Duration,
+}
+
+/// What is told of a series besides the print of its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its files.
+    pub files: usize,
+    /// Whether they look like all of it.
+    pub wholeness: Wholeness,
+}
 
 /// The series that are known, by key `K`, each with the print `P` of its files as last seen (names, sizes, times).
 #[derive(Clone, Debug)]
 pub struct Settle<K, P> {
-    quiet: Duration,
+    quiet: Quiet,
     series: BTreeMap<K, Seen<P>>,
 }
 
 #[derive(Clone, Debug)]
 struct Seen<P> {
     print: P,
+    told: Told,
+    /// Before its first file came, or the first late one; unknown for what was there from the start.
+    first: Option<Instant>,
+    /// Files that were there before that.
+    before: usize,
+    /// The longest time between two changes.
+    pause: Duration,
     /// When this print was first seen.
     since: Instant,
-    /// Quiet from here on already, because something says that this is all.
-    hint: Option<Instant>,
+    /// The sender was done; taken from here on.
+    released: Option<Instant>,
     /// Not before this, after a failed attempt.
     not_before: Option<Instant>,
     taken: bool,
@@ -29,38 +70,58 @@ struct Seen<P> {
 /// What one look told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look<K> {
-    /// Quiet for long enough and not taken yet; to be confirmed with [`Settle::take`]. Offered again at the next look if not.
-    pub quiet: Vec<K>,
+    /// Complete and not taken yet, with the evidence; to be confirmed with [`Settle::take`]. Offered again at the next look if not.
+    pub complete: Vec<(K, Evidence)>,
     /// Taken before, and changed since.
     pub reopened: Vec<K>,
 }
 
 impl<K: Ord + Clone, P: PartialEq> Settle<K, P> {
-    /// Nothing seen yet. `quiet`: how long a series has to stay unchanged.
-    pub fn new(quiet: Duration) -> Settle<K, P> {
+    /// Nothing seen yet.
+    pub fn new(quiet: Quiet) -> Settle<K, P> {
         Settle { quiet, series: BTreeMap::new() }
     }
 
-    /// What is there at `now`, all of it: a series that is not in `present` is forgotten. Only a look that finds a series
-    /// unchanged after its quiet time offers it, so a change that nobody reported is seen too.
-    pub fn look(&mut self, now: Instant, present: BTreeMap<K, P>) -> Look<K> {
-        let mut look = Look { quiet: Vec::new(), reopened: Vec::new() };
+    /// What is there at `now`, all of it: a series that is not in `present` is forgotten. `after`: what is new came after this moment, if
+    /// that is known. `tell` is asked once, about those that are new or changed; one it says nothing about counts as lacking.
+    ///
+    /// Only a look that finds a series unchanged offers it, so a change that nobody reported is seen too.
+    pub fn look(
+        &mut self,
+        now: Instant,
+        after: Option<Instant>,
+        present: BTreeMap<K, P>,
+        tell: impl FnOnce(&[K]) -> BTreeMap<K, Told>,
+    ) -> Look<K> {
+        let mut look = Look { complete: Vec::new(), reopened: Vec::new() };
         self.series.retain(|key, _| present.contains_key(key));
+        let changed: Vec<K> =
+            present.iter().filter(|(k, p)| self.series.get(k).is_none_or(|s| s.print != **p)).map(|(k, _)| k.clone()).collect();
+        let told = if changed.is_empty() { BTreeMap::new() } else { tell(&changed) };
         for (key, print) in present {
+            let told = told.get(&key).copied().unwrap_or(Told { files: 0, wholeness: Wholeness::Lacking });
             match self.series.get_mut(&key) {
                 Some(seen) if seen.print == print => {
                     if !seen.taken && now >= seen.due(self.quiet) {
-                        look.quiet.push(key);
+                        look.complete.push((key, seen.evidence(self.quiet)));
                     }
                 }
                 Some(seen) => {
                     if seen.taken {
                         look.reopened.push(key);
                     }
-                    *seen = Seen { print, since: now, hint: None, not_before: None, taken: false };
+                    // What comes to a series that was taken comes at a rate of its own.
+                    let (first, before, pause) = match seen.taken {
+                        true => (after, seen.told.files, Duration::ZERO),
+                        false => (seen.first, seen.before, seen.pause.max(now.saturating_duration_since(seen.since))),
+                    };
+                    *seen = Seen { print, told, first, before, pause, since: now, released: None, not_before: None, taken: false };
                 }
                 None => {
-                    self.series.insert(key, Seen { print, since: now, hint: None, not_before: None, taken: false });
+                    let pause = Duration::ZERO;
+                    let seen =
+                        Seen { print, told, first: after, before: 0, pause, since: now, released: None, not_before: None, taken: false };
+                    self.series.insert(key, seen);
                 }
             }
         }
@@ -74,10 +135,10 @@ impl<K: Ord + Clone, P: PartialEq> Settle<K, P> {
         Some(seen.since)
     }
 
-    /// Something says that no more of the series comes: it is offered from `at` on, if it stays as it was at the last look.
+    /// The sender says that it is done: the series is offered from `at` on, if it stays as it was at the last look and lacks nothing.
     pub fn hint(&mut self, key: &K, at: Instant) {
         if let Some(seen) = self.series.get_mut(key) {
-            seen.hint = Some(at);
+            seen.released = Some(at);
         }
     }
 
@@ -88,12 +149,12 @@ impl<K: Ord + Clone, P: PartialEq> Settle<K, P> {
         }
     }
 
-    /// The series whose quiet time is over at `now`: the next look has to look at their files.
+    /// The series whose wait is over at `now`: the next look has to look at their files.
     pub fn due(&self, now: Instant) -> Vec<K> {
         self.series.iter().filter(|(_, s)| !s.taken && s.due(self.quiet) <= now).map(|(key, _)| key.clone()).collect()
     }
 
-    /// When the next look can find a series quiet.
+    /// When the next look can find a series complete.
     pub fn next_due(&self) -> Option<Instant> {
         self.series.values().filter(|s| !s.taken).map(|s| s.due(self.quiet)).min()
     }
@@ -105,145 +166,34 @@ impl<K: Ord + Clone, P: PartialEq> Settle<K, P> {
 }
 
 impl<P> Seen<P> {
-    fn due(&self, quiet: Duration) -> Instant {
-        let due = self.hint.map_or(self.since + quiet, |at| at.min(self.since + quiet));
+    /// When it may be offered, and why.
+    fn verdict(&self, quiet: Quiet) -> (Instant, Evidence) {
+        let timer = self.since + self.quiet_time(quiet);
+        match (self.told.wholeness, self.released) {
+            (Wholeness::Lacking, _) => (self.since + PATIENCE * quiet.most, Evidence::Patience),
+            (Wholeness::Whole, _) => (self.since + WHOLE.min(quiet.most), Evidence::Count),
+            (Wholeness::Unknown, Some(at)) if at <= timer => (at.max(self.since), Evidence::Association),
+            (Wholeness::Unknown, _) => (timer, Evidence::Timer),
+        }
+    }
+
+    fn due(&self, quiet: Quiet) -> Instant {
+        let due = self.verdict(quiet).0;
         self.not_before.map_or(due, |at| at.max(due))
+    }
+
+    fn evidence(&self, quiet: Quiet) -> Evidence {
+        self.verdict(quiet).1
+    }
+
+    /// By the rate at which the files came, if that is known.
+    fn quiet_time(&self, quiet: Quiet) -> Duration {
+        let files = self.told.files.saturating_sub(self.before);
+        let Some(first) = self.first.filter(|_| files >= RATE_FILES) else { return quiet.most };
+        let mean = self.since.saturating_duration_since(first) / files.try_into().unwrap_or(u32::MAX);
+        (INTERVALS * mean).max(PAUSES * self.pause).max(quiet.least).min(quiet.most)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::clock::{Clock, SimulatedClock};
-    use proptest::prelude::*;
-    use std::time::SystemTime;
-
-    const QUIET: Duration = Duration::from_secs(30);
-
-    /// What can happen between two looks.
-    #[derive(Clone, Debug)]
-    enum Event {
-        Pass(u64),
-        Grow(u8),
-        Vanish(u8),
-        /// A look; series are taken when offered.
-        Look,
-        /// A look; nothing is taken.
-        LookOnly,
-        Fail(u8, u64),
-    }
-
-    fn event() -> impl Strategy<Value = Event> {
-        prop_oneof![
-            (0u64..45).prop_map(Event::Pass),
-            (0u8..3).prop_map(Event::Grow),
-            (0u8..3).prop_map(Event::Vanish),
-            Just(Event::Look),
-            Just(Event::LookOnly),
-            ((0u8..3), (0u64..90)).prop_map(|(k, s)| Event::Fail(k, s)),
-        ]
-    }
-
-    /// The twin that remembers everything: every look with its time and what was there.
-    #[derive(Default)]
-    struct Twin {
-        looks: Vec<(Instant, BTreeMap<u8, u32>)>,
-        taken: BTreeMap<u8, u32>,
-        not_before: BTreeMap<u8, Instant>,
-    }
-
-    impl Twin {
-        /// Since when the latest looks saw this very print without a break.
-        fn since(&self, key: u8, print: u32) -> Option<Instant> {
-            self.looks.iter().rev().take_while(|(_, p)| p.get(&key) == Some(&print)).map(|(at, _)| *at).last()
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_series_is_offered_exactly_when_it_was_seen_unchanged_for_the_quiet_time(events in prop::collection::vec(event(), 1..120)) {
-            let clock = SimulatedClock::new(SystemTime::UNIX_EPOCH);
-            let mut settle: Settle<u8, u32> = Settle::new(QUIET);
-            let (mut files, mut twin) = (BTreeMap::<u8, u32>::new(), Twin::default());
-            let mut prints = 0u32;
-            for event in events {
-                match event {
-                    Event::Pass(s) => clock.advance(Duration::from_secs(s)),
-                    Event::Grow(k) => { prints += 1; files.insert(k, prints); }
-                    Event::Vanish(k) => { files.remove(&k); }
-                    Event::Fail(k, s) => {
-                        let at = clock.monotonic() + Duration::from_secs(s);
-                        settle.again(&k, at);
-                        if twin.looks.last().is_some_and(|(_, p)| p.contains_key(&k)) {
-                            twin.taken.remove(&k);
-                            twin.not_before.insert(k, at);
-                        }
-                    }
-                    Event::Look | Event::LookOnly => {
-                        let now = clock.monotonic();
-                        let look = settle.look(now, files.clone());
-                        let before = twin.looks.last().map(|(_, p)| p.clone()).unwrap_or_default();
-                        twin.looks.push((now, files.clone()));
-                        twin.taken.retain(|k, _| files.contains_key(k));
-                        // A new print, or a series that went away and came back, knows of no failed attempt.
-                        twin.not_before.retain(|k, _| files.contains_key(k) && before.get(k) == files.get(k));
-                        let reopened: Vec<u8> = twin.taken.iter().filter(|(k, p)| files.get(k) != Some(p)).map(|(k, _)| *k).collect();
-                        reopened.iter().for_each(|k| { twin.taken.remove(k); });
-                        prop_assert_eq!(&look.reopened, &reopened);
-                        let due: Vec<u8> = files.iter().filter(|(k, p)| {
-                            let quiet = twin.since(**k, **p).is_some_and(|since| since < now && now >= since + QUIET);
-                            quiet && !twin.taken.contains_key(k) && twin.not_before.get(k).is_none_or(|at| now >= *at)
-                        }).map(|(k, _)| *k).collect();
-                        prop_assert_eq!(&look.quiet, &due);
-                        if matches!(event, Event::Look) {
-                            for k in look.quiet {
-                                prop_assert_eq!(settle.take(&k), twin.since(k, files[&k]));
-                                twin.taken.insert(k, files[&k]);
-                            }
-                        }
-                        prop_assert_eq!(settle.open(), files.len() - twin.taken.len());
-                    }
-                }
-            }
-            // Left alone, everything is offered at the next due look.
-            if let Some(due) = settle.next_due() {
-                clock.advance(due.saturating_duration_since(clock.monotonic()));
-                let seen = twin.looks.last().map(|(_, p)| p.clone()).unwrap_or_default();
-                prop_assert!(!settle.look(clock.monotonic(), seen).quiet.is_empty());
-            }
-        }
-    }
-
-    #[test]
-    fn a_hint_shortens_the_wait_until_the_series_changes() {
-        let clock = SimulatedClock::new(SystemTime::UNIX_EPOCH);
-        let mut settle = Settle::new(QUIET);
-        let mut look = |files| settle_look(&mut settle, &clock, files);
-        fn settle_look(settle: &mut Settle<&'static str, u32>, clock: &SimulatedClock, files: u32) -> Vec<&'static str> {
-            let quiet = settle.look(clock.monotonic(), BTreeMap::from([("s", files)])).quiet;
-            settle.hint(&"s", clock.monotonic() + Duration::from_secs(5));
-            quiet
-        }
-        assert_eq!(look(1), Vec::<&str>::new());
-        clock.advance(Duration::from_secs(5));
-        assert_eq!(look(2), Vec::<&str>::new(), "it changed");
-        clock.advance(Duration::from_secs(5));
-        assert_eq!(look(2), ["s"]);
-    }
-
-    #[test]
-    fn a_dripping_series_waits_for_its_last_file() {
-        let clock = SimulatedClock::new(SystemTime::UNIX_EPOCH);
-        let mut settle = Settle::new(QUIET);
-        for files in 1..=20 {
-            assert_eq!(settle.look(clock.monotonic(), BTreeMap::from([("s", files)])).quiet, Vec::<&str>::new());
-            clock.advance(QUIET - Duration::from_secs(1));
-        }
-        clock.advance(Duration::from_secs(1));
-        assert_eq!(settle.look(clock.monotonic(), BTreeMap::from([("s", 20)])).quiet, ["s"]);
-        settle.take(&"s");
-        clock.advance(QUIET * 100);
-        assert_eq!(settle.look(clock.monotonic(), BTreeMap::from([("s", 20)])).quiet, Vec::<&str>::new());
-        assert_eq!(settle.look(clock.monotonic(), BTreeMap::from([("s", 21)])).reopened, ["s"]);
-    }
-}
+mod tests;

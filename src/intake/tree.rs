@@ -1,13 +1,13 @@
 //! What lies in the watched folders: every file with its stamp and the series it belongs to.
 //!
-//! A header is read once for each state of a file (size, modification time, inode) and then forgotten but for the series it names, so
+//! A header is read once for each state of a file (size, modification time, inode) and then forgotten but for the series it names and a few numbers, so
 //! that folders of a million files cost little memory. The headers of a series that is due are read again, all together.
 
 use super::scan::{self, ScanLimits};
 use super::watch::Dirty;
 use crate::dicom::{Instance, RefusedFile, SeriesKey};
 use crate::fault::Code;
-use crate::series::Series;
+use crate::series::{self, Series, Trace, Wholeness};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +51,8 @@ struct Known {
     stamp: Stamp,
     /// The series it is an image of, or would be if it were not refused.
     series: Option<Arc<SeriesKey>>,
+    /// What it says about the series; none if it was refused.
+    trace: Option<Trace>,
 }
 
 /// What a look found new.
@@ -137,6 +139,21 @@ impl Tree {
         hashes.into_iter().map(|(key, hash)| (key.clone(), Print(hash.finish()))).collect()
     }
 
+    /// How many files each of these series has, and whether they look like all of it.
+    pub fn progress(&self, series: &[SeriesKey]) -> BTreeMap<SeriesKey, (usize, Wholeness)> {
+        let mut files: BTreeMap<&SeriesKey, Vec<Option<&Trace>>> = series.iter().map(|key| (key, Vec::new())).collect();
+        for (.., known) in self.files() {
+            if let Some(traces) = known.series.as_deref().and_then(|key| files.get_mut(key)) {
+                traces.push(known.trace.as_ref());
+            }
+        }
+        let judge = |traces: Vec<Option<&Trace>>| {
+            let broken = traces.contains(&None);
+            (traces.len(), series::wholeness(traces.into_iter().flatten(), broken))
+        };
+        files.into_iter().map(|(key, traces)| (key.clone(), judge(traces))).collect()
+    }
+
     /// The folders that hold files of a series.
     pub fn folders_of(&self, series: &SeriesKey) -> BTreeSet<PathBuf> {
         self.files().filter(|(_, _, known)| known.series.as_deref() == Some(series)).map(|(folder, ..)| folder.clone()).collect()
@@ -212,20 +229,20 @@ impl Tree {
 
     /// Reads the headers of new files and files them.
     fn read(&mut self, news: Vec<(PathBuf, Stamp)>) -> Found {
-        let headers: Vec<(Option<SeriesKey>, Option<Code>)> = news
+        let headers: Vec<(Option<SeriesKey>, Result<Trace, Code>)> = news
             .par_iter()
             .with_min_len(16)
             .map(|(path, _)| match scan::read_file(path, self.relative(path), &self.limits) {
-                Ok(i) => (Some(SeriesKey { study: i.study_uid.to_string(), series: i.series_uid.to_string() }), None),
-                Err(refused) => (refused.member_of, Some(refused.code)),
+                Ok(i) => (Some(SeriesKey { study: i.study_uid.to_string(), series: i.series_uid.to_string() }), Ok(series::trace(&i))),
+                Err(refused) => (refused.member_of, Err(refused.code)),
             })
             .collect();
         let mut found = Found::default();
         let mut shared: BTreeSet<Arc<SeriesKey>> = BTreeSet::new();
-        for ((path, stamp), (series, code)) in news.into_iter().zip(headers) {
+        for ((path, stamp), (series, read)) in news.into_iter().zip(headers) {
             found.files += 1;
             found.bytes += stamp.size;
-            if let Some(code) = code {
+            if let Err(code) = read {
                 *found.refused.entry(code).or_default() += 1;
             }
             let series = series.map(|key| match shared.get(&key) {
@@ -239,7 +256,7 @@ impl Tree {
             if let (Some(folder), Some(name)) = (path.parent(), path.file_name())
                 && let Some(folder) = self.folders.get_mut(folder)
             {
-                folder.files.insert(name.to_owned(), Known { stamp, series });
+                folder.files.insert(name.to_owned(), Known { stamp, series, trace: read.ok() });
             }
         }
         found

@@ -1,8 +1,9 @@
 //! What may be written into the ledger.
 
-use super::names::{Evidence, Priority};
+use super::names::Priority;
 use super::records::{Delivery, Job, JobId, Moment, Problem, Published, Received, Token};
 use crate::dicom::SeriesKey;
+use crate::telemetry::Evidence;
 use std::time::Duration;
 
 /// One step. The steps of one commit happen together or not at all.

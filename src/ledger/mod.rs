@@ -16,10 +16,11 @@ mod records;
 mod rules;
 mod sqlite;
 
+pub use crate::telemetry::Evidence;
 pub use change::{Change, Claim, Closing, DeliveryClaim, Lease, NewVolume};
 pub use contract::{Ledger, Limits, Opening, Reader, Which};
 pub use error::LedgerError;
-pub use names::{DeliveryState, Event, Evidence, Priority, State};
+pub use names::{DeliveryState, Event, Priority, State};
 pub use records::{
     Delivery, DeliveryId, Entry, Held, Job, JobId, Moment, Object, Problem, Progress, Published, Received, Seq, SeriesRecord, Token,
 };

@@ -93,16 +93,6 @@ names! {
 }
 
 names! {
-    /// How it was known that a series is complete.
-    Evidence {
-        /// Nothing of it came or changed for the quiet time.
-        Timer = "timer",
-        /// The association that brought it was released.
-        Association = "association",
-    }
-}
-
-names! {
     /// What the journal tells.
     Event {
         /// A process opened the ledger.

@@ -7,9 +7,9 @@
 use super::work::JobId;
 use crate::dicom::SeriesKey;
 use crate::fault::Fault;
-use crate::ledger::{Change, Claim, Closing, Job, Lease, Ledger, LedgerError, Problem, Published, Reader, State, Token};
+use crate::ledger::{Change, Claim, Closing, Job, Lease, Ledger, LedgerError, Problem, Published, Reader, State, Token, Which};
 use crate::telemetry::{JobState, Metrics};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +69,18 @@ impl Jobs {
     /// A job that was claimed here and has not ended.
     pub fn claimed(&self, job: JobId) -> Option<&Claimed> {
         self.claimed.get(&job)
+    }
+
+    /// Whether a job of this series is in the street.
+    pub fn works_on(&self, series: &SeriesKey) -> bool {
+        self.claimed.values().any(|claimed| claimed.series == *series)
+    }
+
+    /// Names of the folders with results of a series.
+    pub fn results_of(&self, series: &SeriesKey) -> Result<BTreeSet<String>, Fault> {
+        let which = Which { states: vec![State::Done], uid: Some(series.series.clone()), ..Which::default() };
+        let done = self.ledger.jobs(&which)?.into_iter().filter(|job| job.series == *series);
+        Ok(done.filter_map(|job| Some(job.result?.folder)).collect())
     }
 
     /// Its result is published.

@@ -15,12 +15,13 @@ use crate::dicom::{PixelFormat, SeriesKey};
 use crate::fault::{Class, Code, Fault};
 use crate::intake::reception::Reception;
 use crate::intake::scan::ScanLimits;
-use crate::intake::settle::Settle;
+use crate::intake::settle::{Quiet, Settle, Told};
 use crate::intake::spool;
 use crate::intake::tree::{Loaded, Print, Tree};
 use crate::intake::watch::{Dirty, Watcher};
 use crate::ledger::{Closing, Evidence, Job, Ledger, NewVolume, Object, Priority, Problem, Published};
 use crate::models::Generation;
+use crate::results::Replaced;
 use crate::series::{self, Policy, Refusal, Series};
 use crate::sys::clock::Clock;
 use crate::sys::crash::{self, Point};
@@ -38,7 +39,9 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(250);
 /// A series whose sender released its association is taken when it stays unchanged for this long: the rest of it may come over a next
 /// one.
-const AFTER_RELEASE: Duration = Duration::from_secs(5);
+const AFTER_RELEASE: Duration = Duration::from_secs(3);
+/// A series that changed while it is in work is looked at again after this.
+const BUSY: Duration = Duration::from_secs(1);
 /// Volumes whose headers are kept from the closing of their series until their turn; others are read again.
 const KEPT: usize = 16;
 /// Results older than this count as safe on disk, however the daemon ends.
@@ -55,12 +58,15 @@ pub struct Service {
     reception: Option<Arc<Reception>>,
     /// Series whose senders are done with them, since the last look.
     delivered: BTreeSet<SeriesKey>,
-    /// Whether the folders have been looked at; before, nothing is known of the files of jobs that an earlier process left.
-    looked: bool,
+    /// When the first notice came since the last look.
+    noticed: Option<Instant>,
+    /// When all folders were last looked at; before, nothing is known of the files of jobs that an earlier process left.
+    looked: Option<Instant>,
     /// Roots that could not be read at the last look; told once.
     unreadable: BTreeSet<PathBuf>,
     policy: Policy,
     model: Arc<Generation>,
+    output: PathBuf,
     decoder: Arc<Decoder>,
     /// Headers of volumes that were closed a moment ago.
     kept: BTreeMap<Name, Series>,
@@ -124,15 +130,17 @@ impl Service {
             street,
             jobs: Jobs::new(ledger, owner, model.digest.clone(), metrics.clone()),
             tree: Tree::new(roots, ScanLimits::default()),
-            settle: Settle::new(config.intake.quiet.0),
+            settle: Settle::new(Quiet { least: config.intake.quiet_min.0, most: config.intake.quiet.0 }),
             watcher,
             dirty: Dirty::none(),
             reception,
             delivered: BTreeSet::new(),
-            looked: false,
+            noticed: None,
+            looked: None,
             unreadable: BTreeSet::new(),
             policy,
             model,
+            output: config.output.path,
             decoder,
             kept: BTreeMap::new(),
             since: BTreeMap::new(),
@@ -203,6 +211,7 @@ impl Service {
     }
 
     fn notice(&mut self) {
+        self.noticed.get_or_insert(self.clock.monotonic());
         match self.watcher.take() {
             Dirty::All => self.dirty = Dirty::All,
             Dirty::Folders(folders) => folders.into_iter().for_each(|folder| self.dirty.add(folder)),
@@ -224,6 +233,9 @@ impl Service {
         for key in self.settle.due(now) {
             self.tree.folders_of(&key).into_iter().for_each(|folder| dirty.add(folder));
         }
+        // What a notice told of came after it; anything else may have come at any time since the last look at everything.
+        let noticed = self.noticed.take();
+        let after = if dirty == Dirty::All { self.looked.replace(now) } else { noticed };
         let (found, errors) = self.tree.look(dirty);
         self.metrics.scanned(self.clock.monotonic().saturating_duration_since(now), found.files, found.bytes);
         for (code, count) in found.refused {
@@ -238,7 +250,11 @@ impl Service {
         }
         self.unreadable = unreadable;
 
-        let look = self.settle.look(now, self.tree.series());
+        let told = |changed: &[SeriesKey]| {
+            let progress = self.tree.progress(changed);
+            progress.into_iter().map(|(key, (files, wholeness))| (key, Told { files, wholeness })).collect()
+        };
+        let look = self.settle.look(now, after, self.tree.series(), told);
         for key in std::mem::take(&mut self.delivered) {
             self.settle.hint(&key, now + AFTER_RELEASE);
         }
@@ -246,16 +262,19 @@ impl Service {
             tracing::info!(series = keyed_hash(&key.series), "a series changed after it was taken");
             self.metrics.series_reopened();
         }
-        for key in look.quiet {
-            self.take(&key);
+        for (key, evidence) in look.complete {
+            self.take(&key, evidence);
         }
         self.metrics.series_open.set(self.settle.open() as i64);
-        self.looked = true;
         self.next_claim = Some(now);
     }
 
-    /// Writes a quiet series into the ledger: its volumes become jobs, and of the rest it is told why not.
-    fn take(&mut self, key: &SeriesKey) {
+    /// Writes a complete series into the ledger: its volumes become jobs, and of the rest it is told why not.
+    fn take(&mut self, key: &SeriesKey, evidence: Evidence) {
+        // One job of a series at a time: what it publishes may be all that there is to do.
+        if self.jobs.works_on(key) {
+            return self.settle.again(key, self.clock.monotonic() + BUSY);
+        }
         // Changed since the look: the next look sees it.
         let Some(loaded) = self.tree.load(key) else { return };
         let Some(since) = self.settle.take(key) else { return };
@@ -263,7 +282,7 @@ impl Service {
         let (volumes, refusals) = self.volumes(loaded);
         let closing = Closing {
             series: key.clone(),
-            evidence: Evidence::Timer,
+            evidence,
             volumes: volumes.iter().map(|(input, _)| wanted(input)).collect(),
             refusals: refusals.iter().map(|r| Problem { code: r.code.name().into(), detail: r.detail.clone() }).collect(),
         };
@@ -273,7 +292,7 @@ impl Service {
             self.settle.again(key, self.clock.monotonic() + PAUSE_FIRST);
             return;
         }
-        self.metrics.series_closed();
+        self.metrics.series_closed(evidence);
         for refusal in refusals {
             tracing::info!(series = name, code = %refusal.code, "not processed: {}", refusal.detail);
             self.metrics.series_refused(refusal.code);
@@ -281,7 +300,7 @@ impl Service {
         self.kept.retain(|(series, _), _| series != key);
         self.since.retain(|(series, _), _| series != key);
         for (input, series) in volumes {
-            tracing::info!(series = name, slices = series.planes.len(), "complete");
+            tracing::info!(series = name, slices = series.planes.len(), evidence = evidence.name(), "complete");
             self.since.insert((key.clone(), input.clone()), since);
             if self.kept.len() < KEPT {
                 self.kept.insert((key.clone(), input), series);
@@ -309,7 +328,7 @@ impl Service {
     /// Sends jobs down the street as long as it takes one at once.
     fn claim(&mut self) {
         self.next_claim = None;
-        if !self.looked {
+        if self.looked.is_none() {
             return;
         }
         if !self.jobs.tell() {
@@ -360,11 +379,30 @@ impl Service {
         };
         let since = self.since.remove(&name).unwrap_or_else(|| self.clock.monotonic());
         let token = self.jobs.claimed(job.id).map(|claimed| claimed.token);
+        let replaces = match self.replaced_by(&job, &series) {
+            Ok(replaces) => replaces,
+            Err(fault) => {
+                self.metrics.fault(fault.code);
+                self.jobs.postpone(job.id, &fault);
+                return;
+            }
+        };
         let ticket = Ticket { job: job.id, since, dated: job.created.into(), token };
-        if self.street.submit(ticket, Input::Series(vec![series])).is_err() {
+        if self.street.submit(ticket, Input::Series(vec![series]), replaces).is_err() {
             // The street has been closed.
             self.jobs.release(job.id);
         }
+    }
+
+    /// The latest result of the same volume of the series, which this one takes the place of.
+    fn replaced_by(&self, job: &Job, series: &Series) -> Result<Option<Replaced>, Fault> {
+        let mut latest: Option<Replaced> = None;
+        for folder in self.jobs.results_of(&job.series)? {
+            let Some(manifest) = delivery::published(&self.output.join(folder))? else { continue };
+            let earlier = manifest.as_replaced(series);
+            latest = [latest, earlier].into_iter().flatten().max_by_key(|r| r.revision);
+        }
+        Ok(latest)
     }
 
     /// The files are not what the job was queued for, or are not there.

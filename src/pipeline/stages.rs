@@ -6,7 +6,7 @@ use crate::config::{Format, Irregular};
 use crate::delivery::{self, Receipt};
 use crate::fault::{Code, Fault};
 use crate::models::Generation;
-use crate::results::{self, Identity, JobDates, ResultRequest, Results, Settings};
+use crate::results::{self, Identity, JobDates, Replaced, ResultManifest, ResultRequest, Results, Settings};
 use crate::segment::{Engine, Progress, SegmentOptions};
 use crate::series::{Case, Refusal, Series};
 use crate::sys::durable::StagingDir;
@@ -15,6 +15,9 @@ use crate::volume::{self, LabelMap, Limits, Prepared, ReadLimits, Source, Volume
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+/// Results of one volume by different headers.
+const MOST_CORRECTIONS: u32 = 1000;
 
 /// How every case is treated.
 pub struct Order {
@@ -59,6 +62,8 @@ pub enum Read {
     Volume(Box<Volume>),
     /// The volume has its result already, in this folder.
     AlreadyPublished(PathBuf),
+    /// The volume has a result that repeats another header: its labels are right, its objects are written anew.
+    Corrected(Box<Labelled>),
 }
 
 /// Ready for the device.
@@ -72,6 +77,8 @@ pub struct Labelled {
     volume: Volume,
     /// The labels.
     pub labels: LabelMap,
+    /// Name of the result folder, if not the volume's own.
+    folder: Option<String>,
 }
 
 /// Files in a staging folder.
@@ -111,17 +118,44 @@ pub fn read(input: Input, order: &Order, facts: &EngineFacts) -> Result<Read, Fa
         return Err(hold);
     }
     let (key, copied) = results::key_of(&volume.source);
-    let folder = order.output.join(results::folder_of(key));
-    let Some(manifest) = delivery::published(&folder)? else { return Ok(Read::Volume(Box::new(volume))) };
-    let identity = Identity::new(key, &order.model.digest, &settings(order, facts), copied).hex();
+    let own = results::folder_of(key);
+    let Some(manifest) = delivery::published(&order.output.join(&own))? else { return Ok(Read::Volume(Box::new(volume))) };
+    let settings = settings(order, facts);
+    let identity = Identity::new(key, &order.model.digest, &settings, copied).hex();
     let wanted = results::possible_formats(&order.formats, &volume.source);
-    let complete = wanted.iter().all(|f| manifest.outputs.iter().any(|o| o.file == results::file_name(*f)));
+    let complete = |manifest: &ResultManifest| wanted.iter().all(|f| manifest.outputs.iter().any(|o| o.file == results::file_name(*f)));
+    if manifest.identity != identity && manifest.differs_only_in_header(&order.model.digest, &settings) {
+        return corrected(volume, &manifest, order, &own, &identity);
+    }
+    let folder = order.output.join(own);
     match order.published {
         WhenPublished::Done => Ok(Read::AlreadyPublished(folder)),
         WhenPublished::Compare if manifest.identity != identity => Err(delivery::conflict(&folder)),
-        WhenPublished::Compare if complete => Ok(Read::AlreadyPublished(folder)),
+        WhenPublished::Compare if complete(&manifest) => Ok(Read::AlreadyPublished(folder)),
         WhenPublished::Compare => Ok(Read::Volume(Box::new(volume))),
     }
+}
+
+/// For a volume whose result repeats another header than its source has now. The corrected result lies in a folder of its own, `…-2`,
+/// `…-3`; what was published stays.
+fn corrected(volume: Volume, first: &ResultManifest, order: &Order, own: &str, identity: &str) -> Result<Read, Fault> {
+    for n in 2..=MOST_CORRECTIONS {
+        let name = format!("{own}-{n}");
+        let folder = order.output.join(&name);
+        match delivery::published(&folder)? {
+            Some(other) if other.identity == identity => return Ok(Read::AlreadyPublished(folder)),
+            Some(_) => {}
+            // Pictures and NIfTI files repeat nothing of the header.
+            None if first.outputs.iter().all(|o| o.dicom.is_none()) => return Ok(Read::AlreadyPublished(order.output.join(own))),
+            None => {
+                let Some(labels) = results::restore(&order.output.join(own), first, &volume, &order.model.manifest.labels) else {
+                    return Err(Fault::new(Code::ResultsDamaged, format!("{own}: its labels can not be read back.")));
+                };
+                return Ok(Read::Corrected(Box::new(Labelled { volume, labels, folder: Some(name) })));
+            }
+        }
+    }
+    Err(Fault::new(Code::DeliveryConflict, format!("{own}: its header was corrected more than {MOST_CORRECTIONS} times.")))
 }
 
 /// Why a volume may be looked at but not segmented.
@@ -150,11 +184,17 @@ pub fn segment(
 ) -> Result<Labelled, Fault> {
     let Ready { volume, prepared } = ready;
     let labels = engine.segment(prepared, order.options, progress)?;
-    Ok(Labelled { volume, labels })
+    Ok(Labelled { volume, labels, folder: None })
 }
 
 /// Writes the files into a staging folder beside their place.
-pub fn finish(labelled: Labelled, order: &Order, facts: &EngineFacts, now: SystemTime) -> Result<Finished, Fault> {
+pub fn finish(
+    labelled: Labelled,
+    order: &Order,
+    facts: &EngineFacts,
+    now: SystemTime,
+    replaces: Option<Replaced>,
+) -> Result<Finished, Fault> {
     let staging = StagingDir::new_in(&order.output)?;
     let request = ResultRequest {
         model: &order.model,
@@ -162,9 +202,11 @@ pub fn finish(labelled: Labelled, order: &Order, facts: &EngineFacts, now: Syste
         formats: &order.formats,
         dates: JobDates::utc(now),
         device: facts.device.clone(),
+        replaces,
         timings_s: Default::default(),
     };
-    let results = results::build(&labelled.labels, &labelled.volume, &request, staging.path())?;
+    let mut results = results::build(&labelled.labels, &labelled.volume, &request, staging.path())?;
+    results.folder = labelled.folder.unwrap_or(results.folder);
     Ok(Finished { results, staging })
 }
 

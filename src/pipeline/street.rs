@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! submit ─▶ dispatcher ─▶ prepare ×P ─▶ device ─▶ finish ×F ─▶ deliver ─▶ outcomes
+//!                            └─ header alone corrected ─▶┘
 //! ```
 //! * Every job ends in exactly one outcome: published, published before, or a fault. A panic is a fault too.
 //! * Each thread takes from its channel until the other end is gone, so closing the entrance empties the street from
@@ -18,6 +19,7 @@ use super::work::{Envelope, JobId, Ticket, Times, Work};
 use crate::delivery::Receipt;
 use crate::fault::{Class, Code, Fault};
 use crate::ledger::Ledger;
+use crate::results::Replaced;
 use crate::segment::Engine;
 use crate::sys::clock::Clock;
 use crate::sys::cores::Cores;
@@ -144,6 +146,7 @@ impl Street {
 
         // The engine is opened on the thread that will own it, before there is anything for the thread to do.
         let factory = plan.engine.clone();
+        let corrected = to_finish.clone();
         let mut threads = vec![spawn("device", move || {
             let engine = match open(&factory) {
                 Ok(opened) => {
@@ -177,8 +180,8 @@ impl Street {
         let here = place.clone();
         threads.push(spawn("dispatcher", move || dispatch(&here, &waiting, &to_prepare, &ring))?);
         for i in 0..plan.cores.prepare {
-            let (here, claimed, to_device) = (place.clone(), claimed.clone(), to_device.clone());
-            threads.push(spawn(&format!("prepare-{i}"), move || prepare(&here, &claimed, &to_device))?);
+            let (here, claimed, to_device, to_finish) = (place.clone(), claimed.clone(), to_device.clone(), corrected.clone());
+            threads.push(spawn(&format!("prepare-{i}"), move || prepare(&here, &claimed, &to_device, &to_finish))?);
         }
         for i in 0..plan.cores.finish {
             let (here, labelled, to_deliver) = (place.clone(), labelled.clone(), to_deliver.clone());
@@ -188,10 +191,11 @@ impl Street {
         Ok(Street { entrance: Some(entrance), outcomes, hungry, shared, threads })
     }
 
-    /// Puts a case in front of the street; gives it back when the waiting line is full or the street is closed.
-    pub fn submit(&self, ticket: Ticket, input: Input) -> Result<(), Input> {
+    /// Puts a case in front of the street; gives it back when the waiting line is full or the street is closed. `replaces`: the earlier
+    /// result of a series that has changed.
+    pub fn submit(&self, ticket: Ticket, input: Input, replaces: Option<Replaced>) -> Result<(), Input> {
         let Some(entrance) = &self.entrance else { return Err(input) };
-        let envelope = Envelope { ticket, permit: None, times: Times::default() };
+        let envelope = Envelope { ticket, permit: None, replaces, times: Times::default() };
         entrance.try_send(Work { envelope, body: input }).map_err(|refused| refused.into_inner().body)
     }
 
@@ -327,7 +331,7 @@ impl Place {
 
     /// Tells how a job ended, after its memory was given back.
     fn end(&self, envelope: Envelope, end: Result<End, Fault>) {
-        let Envelope { ticket: Ticket { job, since, .. }, permit, times } = envelope;
+        let Envelope { ticket: Ticket { job, since, .. }, permit, times, .. } = envelope;
         drop(permit);
         let shared = &self.shared;
         shared.lock().remove(&job);
@@ -395,7 +399,12 @@ fn dispatch(place: &Place, waiting: &Receiver<Work<Input>>, to_prepare: &Sender<
     }
 }
 
-fn prepare(place: &Place, claimed: &Receiver<Work<Input>>, to_device: &Sender<Work<stages::Ready>>) {
+fn prepare(
+    place: &Place,
+    claimed: &Receiver<Work<Input>>,
+    to_device: &Sender<Work<stages::Ready>>,
+    to_finish: &Sender<Work<stages::Labelled>>,
+) {
     let Shared { order, facts, board, .. } = &*place.shared;
     let seat = board.seat();
     for work in claimed {
@@ -405,6 +414,10 @@ fn prepare(place: &Place, claimed: &Receiver<Work<Input>>, to_device: &Sender<Wo
             Read::Volume(volume) => volume,
             Read::AlreadyPublished(path) => {
                 place.end(envelope, Ok(End::AlreadyPublished(path)));
+                continue;
+            }
+            Read::Corrected(labelled) => {
+                place.hand_on(Stage::Read, to_finish, Work { envelope, body: *labelled });
                 continue;
             }
         };
@@ -454,8 +467,9 @@ fn finish(place: &Place, labelled: &Receiver<Work<stages::Labelled>>, to_deliver
     let Shared { order, facts, board, .. } = &*place.shared;
     let seat = board.seat();
     for work in labelled {
-        let done =
-            place.step(&seat, Stage::Finish, work, |labelled, envelope| stages::finish(labelled, order, facts, envelope.ticket.dated));
+        let done = place.step(&seat, Stage::Finish, work, |labelled, envelope| {
+            stages::finish(labelled, order, facts, envelope.ticket.dated, envelope.replaces.take())
+        });
         if let Some(work) = done {
             place.hand_on(Stage::Finish, to_deliver, work);
         }

@@ -2,6 +2,7 @@
 
 use super::budget::Permit;
 pub use crate::ledger::{JobId, Token};
+use crate::results::Replaced;
 use crate::telemetry::Stage;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +33,8 @@ pub struct Envelope {
     pub ticket: Ticket,
     /// Host memory; none before the dispatcher has claimed the job. Given back when the envelope is dropped.
     pub permit: Option<Permit>,
+    /// The earlier result of the same series, if its files have changed since.
+    pub replaces: Option<Replaced>,
     /// How long each stage took so far.
     pub times: Times,
 }

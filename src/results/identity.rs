@@ -20,20 +20,13 @@ pub struct Identity {
 impl Identity {
     /// `volume_key` names the voxels, `model_digest` the weights and their manifest; `settings` are those in force.
     pub fn new(volume_key: &[u8; 32], model_digest: &str, settings: &Settings, copied: &CopiedAttributes) -> Identity {
-        let mut copy = Sha256::new();
-        for element in &copied.elements {
-            copy.update(element.tag.0.to_le_bytes());
-            copy.update(element.tag.1.to_le_bytes());
-            copy.update(element.vr);
-            field(&mut copy, &element.value);
-        }
         let mut base = Sha256::new();
         base.update(SCHEME.to_le_bytes());
         field(&mut base, volume_key);
         field(&mut base, model_digest.as_bytes());
         field(&mut base, settings.canonical().as_bytes());
         field(&mut base, WRITER_VERSION.as_bytes());
-        field(&mut base, &copy.finalize());
+        field(&mut base, &copied_digest(copied));
         Identity { base }
     }
 
@@ -58,6 +51,18 @@ impl Identity {
         field(&mut hash, role.as_bytes());
         hash.finalize().into()
     }
+}
+
+/// Names copied attributes: their tags, representations and bytes.
+fn copied_digest(copied: &CopiedAttributes) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for element in &copied.elements {
+        hash.update(element.tag.0.to_le_bytes());
+        hash.update(element.tag.1.to_le_bytes());
+        hash.update(element.vr);
+        field(&mut hash, &element.value);
+    }
+    hash.finalize().into()
 }
 
 /// A field with its length before it, so that no two lists of fields give the same bytes.

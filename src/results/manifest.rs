@@ -6,6 +6,7 @@ use super::stats::Stats;
 use super::{JobDates, ResultRequest, Settings};
 use crate::dicom::seg::Kind;
 use crate::models::Status;
+use crate::series::Series;
 use crate::volume::{LabelMap, Source};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ pub struct ResultManifest {
     pub device: String,
     /// The input.
     pub source: Input,
+    /// The earlier result that this one takes the place of, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<Replaced>,
     /// Shape of the label map, `[z, y, x]`.
     pub shape: [usize; 3],
     /// Voxel spacing `[z, y, x]`, mm.
@@ -104,6 +108,18 @@ pub struct InputSeries {
     pub planes: usize,
     /// Names the instances used: SHA-256 over their sorted SOP Instance UIDs and frame numbers, hexadecimal.
     pub instances_sha256: String,
+    /// Which volume of its series this is, from 1, when the series was split by time or phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<u32>,
+}
+
+/// The earlier result of the same series that a result takes the place of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Which result of the series this one is, from 2.
+    pub revision: u32,
+    /// SOP Instance UIDs of the earlier one's DICOM objects.
+    pub instances: Vec<String>,
 }
 
 /// One label.
@@ -154,6 +170,21 @@ pub struct DicomUids {
 pub const FILE_NAME: &str = "manifest.json";
 
 impl ResultManifest {
+    /// What a new result of this series takes the place of, if this one is of the same volume of it.
+    pub fn as_replaced(&self, series: &Series) -> Option<Replaced> {
+        let Input::Dicom { series: inputs, .. } = &self.source else { return None };
+        let same = |input: &InputSeries| input.uid == series.series_uid.as_str() && input.phase == series.phase;
+        let instances = self.outputs.iter().filter_map(|o| Some(o.dicom.as_ref()?.sop_instance.clone()));
+        let revision = self.replaces.as_ref().map_or(1, |r| r.revision) + 1;
+        inputs.iter().any(same).then(|| Replaced { revision, instances: instances.collect() })
+    }
+
+    /// For a result of the same volume with another identity: whether model, settings and writer are the same, so that only the copied
+    /// attributes of the source can differ.
+    pub fn differs_only_in_header(&self, model_digest: &str, settings: &Settings) -> bool {
+        self.model.digest == model_digest && self.settings == *settings && self.writer.version == WRITER_VERSION
+    }
+
     /// Everything but the files, which are added once they are written.
     pub(super) fn new(
         request: &ResultRequest<'_>,
@@ -199,6 +230,7 @@ impl ResultManifest {
             settings: request.settings.clone(),
             device: request.device.clone(),
             source,
+            replaces: request.replaces.clone(),
             shape: labels.shape(),
             spacing_mm: [z, y, x],
             labels: labels.table().iter().zip(segment_numbers(labels.table(), Kind::Binary)).map(entry).collect(),
@@ -222,5 +254,6 @@ fn input_series(series: &crate::series::Series) -> InputSeries {
         modality: series.modality.clone(),
         planes: series.planes.len(),
         instances_sha256: series.instances_digest(),
+        phase: series.phase,
     }
 }

@@ -8,13 +8,17 @@ mod dates;
 mod identity;
 mod manifest;
 mod preview;
+mod restore;
 mod segmentation;
 mod stats;
 
 pub use colour::cielab;
 pub use dates::JobDates;
 pub use identity::{Identity, WRITER_VERSION};
-pub use manifest::{DicomUids, FILE_NAME as MANIFEST_FILE, Input, InputSeries, LabelEntry, Model, Output, ResultManifest, Writer};
+pub use manifest::{
+    DicomUids, FILE_NAME as MANIFEST_FILE, Input, InputSeries, LabelEntry, Model, Output, Replaced, ResultManifest, Writer,
+};
+pub use restore::restore;
 pub use segmentation::{RESEARCH_MARK, segment_numbers};
 pub use stats::{LabelFigures, Stats};
 
@@ -69,6 +73,8 @@ pub struct ResultRequest<'a> {
     pub dates: JobDates,
     /// Where the network ran, for information: `cpu`, `cuda:0`.
     pub device: String,
+    /// The earlier result that this one takes the place of, if there is one.
+    pub replaces: Option<Replaced>,
     /// Seconds by stage for the manifest; may be empty.
     pub timings_s: BTreeMap<String, f64>,
 }

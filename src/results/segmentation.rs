@@ -5,11 +5,11 @@ use super::identity::{Identity, WRITER_VERSION};
 use super::{JobDates, ResultRequest, ResultsError};
 use crate::dicom::encode::{Concept, Encoder, dcm};
 use crate::dicom::seg::{Algorithm, Description, Kind, LabelValues, Measures, Segment, SourcePlane, SourceSeries, Written, write};
-use crate::dicom::{CopiedAttributes, Uid};
+use crate::dicom::{CopiedAttributes, RawElement, Uid};
 use crate::models::{Code, LabelTable, Manifest, Status};
 use crate::series::{Case, Series};
 use crate::volume::{LabelMap, Labels};
-use dicom_core::VR;
+use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 use std::path::Path;
 
@@ -126,12 +126,20 @@ fn attributes(
     }
     let lossy = case.channels.iter().any(|s| s.lossy);
     let is_loss = |tag: (u16, u16)| [tags::LOSSY_IMAGE_COMPRESSION_RATIO, tags::LOSSY_IMAGE_COMPRESSION_METHOD].contains(&tag.into());
-    series.copied.elements.iter().filter(|element| lossy || !is_loss(element.tag)).for_each(|element| e.raw(element));
+    let copied = series.copied.elements.iter().filter(|element| is_sound(element) && (lossy || !is_loss(element.tag)));
+    copied.for_each(|element| e.raw(element));
+    let given = |tag: Tag| series.copied.trimmed(tag.0, tag.1);
+    let method = given(tags::DEIDENTIFICATION_METHOD).or_else(|| given(tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE));
+    if given(tags::PATIENT_IDENTITY_REMOVED) == Some(b"YES") && method.is_none() {
+        // PS3.3 C.7.1.1: one of both is required then.
+        e.text(tags::DEIDENTIFICATION_METHOD, VR::LO, "not stated by the source");
+    }
 
     e.uid(tags::STUDY_INSTANCE_UID, &series.study_uid);
     e.uid(tags::SERIES_INSTANCE_UID, &uids.series);
     e.text(tags::SERIES_NUMBER, VR::IS, &series_number(series, role, request).to_string());
-    e.one(tags::SERIES_DESCRIPTION, VR::LO, &series_description(manifest), 64);
+    let revision = request.replaces.as_ref().map_or(1, |r| r.revision);
+    e.one(tags::SERIES_DESCRIPTION, VR::LO, &series_description(manifest, revision), 64);
     e.text(tags::INSTANCE_NUMBER, VR::IS, "1");
     // A source without a frame of reference gets one of its own; the position of its planes is all that is known.
     let frame_of_reference = series.frame_of_reference_uid.clone().unwrap_or_else(|| identity.uid("frame-of-reference"));
@@ -165,7 +173,11 @@ fn attributes(
         0 => "no structure found".to_owned(),
         n => format!("{n} of {} structures found", labels.table().len()),
     };
-    let description = if research { format!("{RESEARCH_MARK}: {found}") } else { found };
+    let description = match request.replaces.as_ref().and_then(|r| r.instances.first()) {
+        Some(earlier) => format!("Replaces {earlier}"),
+        None if research => format!("{RESEARCH_MARK}: {found}"),
+        None => found,
+    };
     e.one(tags::CONTENT_DESCRIPTION, VR::LO, &description, 64);
     e.text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO");
     e.text(tags::LOSSY_IMAGE_COMPRESSION, VR::CS, if lossy { "01" } else { "00" });
@@ -178,19 +190,36 @@ fn series_number(series: &Series, role: &str, request: &ResultRequest<'_>) -> u3
     let key = Identity::new(&[0; 32], &request.model.digest, &request.settings, &CopiedAttributes::default());
     let base = if request.model.manifest.status == Status::Research { 9_000_000 } else { 8_000_000 };
     let phase = series.phase.unwrap_or(1);
-    base + 10 * key.number(&format!("series-number/{role}/{}/{phase}", series.series_uid), 99_999) + 1
+    let revision = request.replaces.as_ref().map_or(1, |r| r.revision.min(9));
+    base + 10 * key.number(&format!("series-number/{role}/{}/{phase}", series.series_uid), 99_999) + revision
 }
 
-fn series_description(manifest: &Manifest) -> String {
-    match manifest.status {
+/// At most 64 characters; a revision says so at its end.
+fn series_description(manifest: &Manifest, revision: u32) -> String {
+    let description = match manifest.status {
         Status::Research => format!("{RESEARCH_MARK}: {}", model_name(manifest)),
         Status::Clinical => format!("Segmentation by {}", model_name(manifest)),
-    }
+    };
+    let mark = if revision > 1 { format!(" rev {revision}") } else { String::new() };
+    description.chars().take(64 - mark.len()).collect::<String>() + &mark
 }
 
 /// Name and version of a model.
 pub(super) fn model_name(manifest: &Manifest) -> String {
     format!("{} {}", manifest.name, manifest.version).trim_end().to_owned()
+}
+
+/// Whether a copied attribute may stand in our object as it is. What names patient and study is never touched, whatever it looks like; of the
+/// rest, what would make the object invalid is left out: empty values where none may be (clinical trial, de-identification), an age without
+/// three digits and a unit, a Study ID that is too long.
+fn is_sound(element: &RawElement) -> bool {
+    let value = element.value.trim_ascii();
+    match Tag::from(element.tag) {
+        Tag(0x0012, _) => !value.is_empty(),
+        tags::PATIENT_AGE => matches!(value, [] | [b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', b'D' | b'W' | b'M' | b'Y']),
+        tags::STUDY_ID => value.len() <= 16,
+        _ => true,
+    }
 }
 
 /// A code string of at most 16 characters.
@@ -209,9 +238,12 @@ fn measures(series: &Series) -> Measures {
     let normal = [r[1] * c[2] - r[2] * c[1], r[2] * c[0] - r[0] * c[2], r[0] * c[1] - r[1] * c[0]];
     let distance: f64 = g.slice_step.iter().zip(normal).map(|(a, b)| a * b).sum::<f64>().abs();
     let spacing = (series.planes.len() > 1 && g.uniform_spacing && distance > 0.0).then_some(distance);
+    // Readers need a thickness: where neither the header nor even distances give one, the smallest distance.
+    let along = |p: &crate::series::Plane| p.position.iter().zip(normal).map(|(a, b)| a * b).sum::<f64>();
+    let smallest = series.planes.windows(2).map(|w| along(&w[1]) - along(&w[0])).filter(|d| *d > 0.0).min_by(f64::total_cmp);
     Measures {
         pixel_spacing: [g.pixel_spacing.dy, g.pixel_spacing.dx],
-        slice_thickness: g.slice_thickness.or(spacing),
+        slice_thickness: g.slice_thickness.or(spacing).or(smallest),
         spacing_between_slices: spacing,
         row_direction: r,
         column_direction: c,
@@ -232,6 +264,17 @@ fn whole_series(series: &Series) -> SourceSeries<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_make_an_object_invalid_is_not_repeated() {
+        let sound = |tag: Tag, value: &str| is_sound(&RawElement { tag: (tag.0, tag.1), vr: *b"LO", value: value.into() });
+        for (age, fine) in [("042Y", true), ("", true), ("0Y", false), ("7", false), ("1000D", false), ("04 Y", false)] {
+            assert_eq!(sound(tags::PATIENT_AGE, age), fine, "{age}");
+        }
+        assert!(sound(tags::STUDY_ID, "sixteen letters!") && !sound(tags::STUDY_ID, "IBSI_1_STS_001_CT"));
+        assert!(!sound(tags::DEIDENTIFICATION_METHOD, "  ") && sound(tags::DEIDENTIFICATION_METHOD, "x"));
+        assert!(sound(tags::ACCESSION_NUMBER, "longer than sixteen letters") && sound(tags::PATIENT_ID, ""));
+    }
 
     #[test]
     fn content_labels_are_code_strings() {

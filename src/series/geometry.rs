@@ -23,7 +23,7 @@ pub(super) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
-fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+pub(super) fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
@@ -148,7 +148,7 @@ pub(super) fn stack(
 }
 
 /// What is uneven about the distances between neighbouring slices, if anything: missing slices or a changing spacing.
-fn unevenness(steps: &[f64]) -> Option<Refusal> {
+pub(super) fn unevenness(steps: &[f64]) -> Option<Refusal> {
     let mut sorted = steps.to_vec();
     sorted.sort_by(f64::total_cmp);
     let median = sorted[sorted.len() / 2];

@@ -259,7 +259,7 @@ fn build(members: &[Member], phase: Option<u32>, warnings: &[&str], policy: &Pol
 /// How many images the sender said one series has. What other attributes say is too often wrong.
 fn announced(instance: &Instance) -> Option<u64> {
     let a = instance.announced;
-    let pet = a.slices.map(|s| u64::from(s) * u64::from(a.time_slices.unwrap_or(1)));
+    let pet = a.slices.map(|s| u64::from(s) * u64::from(a.time_slices.unwrap_or(1)) * u64::from(a.time_slots.unwrap_or(1)));
     pet.or(a.in_series.map(u64::from))
 }
 

@@ -10,8 +10,10 @@ mod grids;
 mod group;
 mod phases;
 mod types;
+mod wholeness;
 
 pub use crate::config::Irregular;
 pub use crate::dicom::{PetHeader, PixelFormat, PlaneTiming, Rescale};
 pub use group::{Candidates, candidate_cases, group};
 pub use types::{Case, Geometry, Grouped, PixelSpacing, Plane, PlaneDigest, Policy, Refusal, RejectedSeries, Series};
+pub use wholeness::{Trace, Wholeness, trace, wholeness};

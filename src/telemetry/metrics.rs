@@ -4,7 +4,7 @@
 //! sets only, and every counter and histogram is there at zero from the start, so that rates and alerts work before the
 //! first event.
 
-use super::names::{JobState, Stage};
+use super::names::{Evidence, JobState, Stage};
 use crate::fault::Code;
 use prometheus::core::Collector;
 use prometheus::{
@@ -215,7 +215,7 @@ impl Metrics {
                 "series_closed_total",
                 "Series taken as complete, by the evidence.",
                 "evidence",
-                ["timer"].into_iter(),
+                Evidence::ALL.iter().map(|e| e.name()),
             )?,
             series_reopened: register(&r, IntCounter::new("series_reopened_total", "Series that changed after they were taken."))?,
             series_refused: zeroed(&r, "series_refused_total", "Series that are not processed, by code.", "code", codes())?,
@@ -316,9 +316,9 @@ impl Metrics {
         self.instances_rejected.with_label_values(&[code.name()]).inc_by(count);
     }
 
-    /// A series was quiet for long enough.
-    pub fn series_closed(&self) {
-        self.series_closed.with_label_values(&["timer"]).inc();
+    /// A series was taken as complete.
+    pub fn series_closed(&self, evidence: Evidence) {
+        self.series_closed.with_label_values(&[evidence.name()]).inc();
     }
 
     /// A series changed after it was taken.

@@ -58,3 +58,31 @@ impl JobState {
         }
     }
 }
+
+/// Why a series was taken for complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Evidence {
+    /// As many instances as the headers announce, evenly spaced.
+    Count,
+    /// Its sender was done.
+    Association,
+    /// Nothing came for the quiet time.
+    Timer,
+    /// Something was missing or not readable, and did not come for several times the quiet time.
+    Patience,
+}
+
+impl Evidence {
+    /// Every kind.
+    pub const ALL: [Evidence; 4] = [Evidence::Count, Evidence::Association, Evidence::Timer, Evidence::Patience];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Evidence::Count => "count",
+            Evidence::Association => "association",
+            Evidence::Timer => "timer",
+            Evidence::Patience => "patience",
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! Most tests run it in this process with a scripted engine and a clock that is moved by hand; `program` starts the real
 //! one.
 
+mod complete;
 pub mod daemon;
 pub mod program;
 pub mod scripted;
@@ -64,6 +65,13 @@ fn late_slices_give_a_second_result() {
     let second = daemon.next_result();
     assert_ne!(first, second);
     assert_eq!(world.shape(&second)[0], world.shape(&first)[0] + 1);
+    let instance = |folder: &str| world.manifest(folder).outputs.iter().find_map(|o| Some(o.dicom.as_ref()?.sop_instance.clone()));
+    let replaced = world.manifest(&second).replaces.expect("the first");
+    assert_eq!((replaced.revision, replaced.instances), (2, Vec::from_iter(instance(&first))));
+    let object = std::fs::read(world.output().join(&second).join("seg.dcm")).expect("object");
+    let says = |text: &str| object.windows(text.len()).any(|w| w == text.as_bytes());
+    assert!(says(" rev 2") && says(&format!("Replaces {}", instance(&first).expect("a UID"))));
+    assert_eq!(world.manifest(&first).replaces, None);
     daemon.end().expect("a clean end");
 }
 

@@ -105,6 +105,7 @@ fn announced(root: Level) -> Announced {
         in_acquisition: positive(tags::IMAGES_IN_ACQUISITION),
         slices: positive(tags::NUMBER_OF_SLICES),
         time_slices: positive(tags::NUMBER_OF_TIME_SLICES),
+        time_slots: positive(tags::NUMBER_OF_TIME_SLOTS),
         temporal_positions: positive(tags::NUMBER_OF_TEMPORAL_POSITIONS),
         in_concatenation: positive(tags::IN_CONCATENATION_TOTAL_NUMBER),
     }

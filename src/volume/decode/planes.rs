@@ -258,13 +258,13 @@ fn decode_here(item: Item, context: &Context, buffers: &mut Buffers) -> Result<(
         Route::Deflate => {
             words.clear();
             let inflated = flate2::read::DeflateDecoder::new(stored.as_slice()).take(item.spec.bytes() as u64).read_to_end(words);
-            inflated.map_err(|e| blame(refused(&CodecError::Broken(e.to_string()))))?;
+            inflated.map_err(|e| blame(refused(item.route, &CodecError::Broken(e.to_string()))))?;
             words.as_slice()
         }
         Route::Worker(_) => return Err(blame(Fault::new(Code::InternalBug, "A compressed frame was not sent to a worker."))),
     };
     let expected = item.spec.bytes();
-    let words = words.get(..expected).ok_or_else(|| blame(refused(&CodecError::Short { got: words.len(), expected })))?;
+    let words = words.get(..expected).ok_or_else(|| blame(refused(item.route, &CodecError::Short { got: words.len(), expected })))?;
     *item.job.digest = item.job.conversion.plane(words, item.spec, item.job.out, scratch);
     Ok(())
 }
@@ -292,10 +292,11 @@ fn decode_batch(mut batch: Vec<Item>, context: &Context, decoder: &Decoder, buff
     decoded.map_err(|error| (error.frame().and_then(|f| batch.get(f)).map_or(first, |item| item.index), error.into()))
 }
 
-fn refused(error: &CodecError) -> Fault {
-    let code = match error {
-        CodecError::Short { .. } => Code::InputPixelDataShort,
-        CodecError::Broken(_) | CodecError::Mismatch { .. } => Code::CodecDecode,
+/// Bytes that are missing from uncompressed values were never sent; a code stream that gives too few is broken.
+fn refused(route: Route, error: &CodecError) -> Fault {
+    let code = match (error, route) {
+        (CodecError::Short { .. }, Route::Native | Route::Fragment) => Code::InputPixelDataShort,
+        _ => Code::CodecDecode,
     };
     Fault::new(code, error.to_string())
 }

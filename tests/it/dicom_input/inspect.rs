@@ -2,9 +2,9 @@
 
 use super::maker::{Encoding, ct_slice, file, text, with};
 use crate::need;
-use crate::support::{data, on_path, schema, shared};
+use crate::support::{data, python_with, schema, shared};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 fn inspect(arguments: &[&str], input: &Path) -> (Output, Value) {
@@ -18,17 +18,10 @@ fn conforms(json: &Value) {
     schema::conforms("inspect", json);
 }
 
-/// A python that can write DICOM: `$STUNETD_PYTHON`, else `python3`.
-fn python() -> Option<PathBuf> {
-    let python = std::env::var_os("STUNETD_PYTHON").map(PathBuf::from).or_else(|| on_path("python3"))?;
-    let works = Command::new(&python).args(["-c", "import pydicom, numpy"]).output().is_ok_and(|o| o.status.success());
-    works.then_some(python)
-}
-
 #[test]
 fn generated_cases_score_without_a_failure() {
     let shared = need!(shared(), "the case generator is not there");
-    let python = need!(python(), "no python with pydicom ($STUNETD_PYTHON) to generate cases with");
+    let python = need!(python_with("pydicom, numpy"), "no python with pydicom ($STUNETD_PYTHON) to generate cases with");
     let folder = tempfile::tempdir().expect("folder");
     let tools = shared.join("tools");
     // A seed of its own: the rules have to hold, not the cases that they were written beside.

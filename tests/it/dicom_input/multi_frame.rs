@@ -6,6 +6,7 @@ use stunetd::dicom::guard::Limits;
 use stunetd::dicom::{ImageObject, Instance, PhaseKey, PhaseValue, read_instance};
 use stunetd::intake::scan::{ScanLimits, scan};
 use stunetd::series::{Grouped, Policy, group};
+use stunetd::volume::suv;
 
 fn double(group: u16, element: u16, value: f64) -> Element {
     Element { tag: (group, element), vr: "FD", content: Content::Bytes(value.to_le_bytes().to_vec()) }
@@ -173,4 +174,42 @@ fn enhanced_pet_says_it_with_flags_and_codes() {
     assert_eq!((header.units.as_str(), header.decay_correction.as_deref()), ("BQML", Some("NONE")));
     let reasons = |attenuation| pet(attenuation, "NO", vec![]).rejected.iter().map(|r| r.refusal.code.reason()).collect::<Vec<_>>();
     assert_eq!(reasons("NO"), ["not_attenuation_corrected"]);
+}
+
+/// 75 kg, 370 MBq of F-18, injected an hour before the scan.
+#[test]
+fn enhanced_pet_gives_suv_by_the_time_that_its_values_refer_to() {
+    let nuclide = items(0x0054, 0x0300, vec![vec![text(0x0008, 0x0100, "SH", "C-111A1")]], false);
+    let isotope = vec![
+        nuclide,
+        text(0x0018, 0x1074, "DS", "370000000"),
+        text(0x0018, 0x1075, "DS", "6586.2"),
+        text(0x0018, 0x1078, "DT", "20240131083500"),
+    ];
+    let factors = |decayed_to: Option<&'static str>, attenuation: &'static str| {
+        let frames = (0..3).map(|n| vec![content("1", 0), position(f64::from(n)), rescale("2", "0", "BQML")]).collect();
+        let mut more = vec![
+            text(0x0010, 0x1030, "DS", "75"),
+            items(0x0054, 0x0016, vec![isotope.clone()], false),
+            text(0x0018, 0x9758, "CS", if decayed_to.is_some() { "YES" } else { "NO" }),
+            text(0x0018, 0x9759, "CS", attenuation),
+        ];
+        more.extend(decayed_to.map(|time| text(0x0018, 0x9701, "DT", time)));
+        let found = grouped(&enhanced(ENHANCED_PET, frames, vec![], more));
+        let reasons: Vec<_> = found.rejected.iter().map(|r| r.refusal.code.reason()).collect();
+        let series = found.series.first().ok_or(reasons)?;
+        let timing: Vec<_> = series.planes.iter().map(|p| p.timing).collect();
+        Ok::<_, Vec<&str>>(suv::factors(series.pet.as_ref().expect("PET"), &timing, false).expect("SUV"))
+    };
+    let left = |hours: f64| 0.5f64.powf(hours * 3600.0 / 6586.2);
+    let close = |got: f64, want: f64| assert!((got / want - 1.0).abs() < 1e-6, "{got} instead of {want}");
+    let start = factors(Some("20240131093500"), "YES").expect("start");
+    close(start.of_series().expect("one factor"), 75e3 / (370e6 * left(1.0)));
+    let admin = factors(Some("20240131083500"), "YES").expect("administration");
+    close(admin.of_series().expect("one factor"), 75e3 / 370e6);
+    // Not corrected: each plane at its own mean time, here half of a quarter of a second after its start.
+    let none = factors(None, "YES").expect("none");
+    assert_eq!((none.of_series(), none.per_plane.len()), (None, 3));
+    close(none.per_plane[0], 75e3 / (370e6 * left(1.0 + 0.125 / 3600.0)));
+    assert_eq!(factors(Some("20240131093500"), "NO").expect_err("not corrected"), ["not_attenuation_corrected"]);
 }

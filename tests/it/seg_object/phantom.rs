@@ -241,6 +241,7 @@ pub fn generation(table: &LabelTable) -> Generation {
 
 pub fn request<'a>(model: &'a Generation, formats: &'a [Format]) -> ResultRequest<'a> {
     ResultRequest {
+        replaces: None,
         model,
         settings: Settings { step: 0.5, mirror: false, precision: "f32".into(), irregular: Irregular::Refuse },
         formats,

@@ -162,6 +162,14 @@ impl<'w> Daemon<'w> {
         });
     }
 
+    /// Lets a hundredth of a second pass with every look until the condition holds.
+    pub fn passes_slowly(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        eventually(what, || {
+            self.clock.advance(Duration::from_millis(10));
+            condition()
+        });
+    }
+
     /// Lets time pass until a metric has this value.
     pub fn shows(&self, metric: &str, value: f64) {
         self.passes(&format!("{metric} {value}"), || self.metric(metric) == value);

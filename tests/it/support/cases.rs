@@ -1,6 +1,6 @@
 //! Generated DICOM cases (`make_cases.py` of the shared tools) and series made of a folder.
 
-use super::{note_skipped, on_path, shared};
+use super::{note_skipped, python_with, shared};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,12 +23,10 @@ fn find_or_make() -> Option<PathBuf> {
     };
     let complete = || made.join("manifest.json").is_file();
     if !complete() {
-        let python = std::env::var_os("STUNETD_PYTHON").map(PathBuf::from).or_else(|| on_path("python3"))?;
-        let can = Command::new(&python).args(["-c", "import numpy, pydicom"]).output().ok()?;
-        if !can.status.success() {
+        let Some(python) = python_with("numpy, pydicom") else {
             note_skipped("generated cases", "python3 has no pydicom or numpy");
             return None;
-        }
+        };
         let generator = shared()?.join("tools/make_cases.py");
         let run = Command::new(&python).arg(generator).arg(&made).output().ok()?;
         assert!(run.status.success(), "make_cases.py: {}", String::from_utf8_lossy(&run.stderr));

@@ -9,13 +9,25 @@ use stunetd::dicom::ct_image::CtSeries;
 pub struct Ct {
     number: u32,
     slices: usize,
+    announced: Option<usize>,
+    patient: &'static str,
 }
 
 const SIZE: [usize; 2] = [24, 32];
 
 impl Ct {
     pub fn new(number: u32, slices: usize) -> Ct {
-        Ct { number, slices }
+        Ct { number, slices, announced: None, patient: "CANARY^NAME" }
+    }
+
+    /// The same, with so many Number of Series Related Instances in every header.
+    pub fn announcing(self, count: usize) -> Ct {
+        Ct { announced: Some(count), ..self }
+    }
+
+    /// The same with another patient's name.
+    pub fn of(self, patient: &'static str) -> Ct {
+        Ct { patient, ..self }
     }
 
     /// All slices, into a folder.
@@ -28,7 +40,7 @@ impl Ct {
         let uid = |role: &str| Uid::from_digest(&Sha256::digest(format!("test ct {} {role}", self.number)).into());
         let series = CtSeries {
             // Canaries: nothing that the daemon writes but DICOM objects may hold them.
-            patient_name: "CANARY^NAME",
+            patient_name: self.patient,
             patient_id: "CANARY-ID",
             patient_age: "042Y",
             study_uid: uid("study"),
@@ -48,7 +60,12 @@ impl Ct {
         let hu: Vec<i16> = (0..SIZE[0] * SIZE[1])
             .map(|i| if i % SIZE[1] < 12 { -1000 + (i % 7) as i16 } else { 40 + ((i + slice + self.number as usize) % 13) as i16 })
             .collect();
-        let file = series.image(&uid(&format!("instance {slice}")), slice as u32 + 1, [-32.0, -24.0, 2.0 * slice as f64], &hu);
+        let mut file = series.image(&uid(&format!("instance {slice}")), slice as u32 + 1, [-32.0, -24.0, 2.0 * slice as f64], &hu);
+        if let Some(count) = self.announced {
+            // Before the first element of group 0028.
+            let at = file.windows(6).position(|w| w == b"\x28\x00\x02\x00US").expect("Samples per Pixel");
+            file.splice(at..at, [b"\x20\x00\x09\x12IS\x04\x00".to_vec(), format!("{count:4}").into_bytes()].concat());
+        }
         let name = format!("{}-{slice}.dcm", self.number);
         stunetd::sys::durable::write_file(&folder.join(name), &file).expect("written");
     }

@@ -64,6 +64,13 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|d| d.join(program)).find(|p| p.is_file())
 }
 
+/// A python that has these modules: `$STUNETD_PYTHON`, else `python3`.
+pub fn python_with(modules: &str) -> Option<PathBuf> {
+    let python = std::env::var_os("STUNETD_PYTHON").map(PathBuf::from).or_else(|| on_path("python3"))?;
+    let has = std::process::Command::new(&python).args(["-c", &format!("import {modules}")]).output().is_ok_and(|o| o.status.success());
+    has.then_some(python)
+}
+
 /// A safetensors file in memory: numbers widened to f64, by name.
 pub struct Tensors {
     bytes: Vec<u8>,
