@@ -134,6 +134,20 @@ impl Fault {
         self
     }
 
+    /// What lies behind the fault, each cause in brackets, for the log; what the detail says already is left out.
+    pub fn causes(&self) -> String {
+        let mut text = String::new();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            let said = error.to_string();
+            if !self.detail.contains(&said) && !text.contains(&said) {
+                text += &format!("({said})");
+            }
+            source = error.source();
+        }
+        text
+    }
+
     /// The process exit code that a verb ends with on this fault: 1 input refused, 70 internal, 74 storage,
     /// 78 configuration.
     pub fn exit_code(&self) -> u8 {

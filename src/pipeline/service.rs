@@ -469,7 +469,7 @@ impl Service {
             }
             _ => self.metrics.fault(fault.code),
         }
-        let cause = cause(&fault);
+        let cause = fault.causes();
         match fault.class {
             Class::Fatal => {
                 self.jobs.leave(job);
@@ -535,18 +535,4 @@ fn published(dir: &Path) -> Result<Published, Fault> {
     let objects = manifest.outputs.into_iter().map(|o| Object { file: o.file, bytes: o.bytes, sha256: o.sha256 });
     let folder = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Published { folder, identity: manifest.identity, objects: objects.collect() })
-}
-
-/// What lies behind a fault, for the log.
-fn cause(fault: &Fault) -> String {
-    let mut text = String::new();
-    let mut source = std::error::Error::source(fault);
-    while let Some(error) = source {
-        let said = error.to_string();
-        if !fault.detail.contains(&said) && !text.contains(&said) {
-            text += &format!("({said})");
-        }
-        source = error.source();
-    }
-    text
 }
