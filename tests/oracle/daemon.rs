@@ -118,14 +118,14 @@ impl Running {
         }
     }
 
+    /// Waits until the daemon is ready; true when it dies before.
+    pub fn dies_starting(&mut self) -> bool {
+        let http = self.http;
+        self.dies_or(Duration::from_secs(60), || is_ready(http))
+    }
+
     pub fn is_ready(&self) -> bool {
-        use std::io::{Read, Write};
-        let mut answer = String::new();
-        let asked = TcpStream::connect_timeout(&self.http, Duration::from_secs(1)).and_then(|mut stream| {
-            stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
-            stream.read_to_string(&mut answer)
-        });
-        asked.is_ok() && answer.contains(" 200 ")
+        is_ready(self.http)
     }
 
     /// SIGTERM.
@@ -144,6 +144,16 @@ impl Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn is_ready(http: SocketAddr) -> bool {
+    use std::io::{Read, Write};
+    let mut answer = String::new();
+    let asked = TcpStream::connect_timeout(&http, Duration::from_secs(1)).and_then(|mut stream| {
+        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
+        stream.read_to_string(&mut answer)
+    });
+    asked.is_ok() && answer.contains(" 200 ")
 }
 
 impl Drop for Running {

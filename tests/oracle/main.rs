@@ -98,7 +98,7 @@ fn named_points(dice: &mut Dice) {
             world.feed_folder(1);
             let mut running = world.start(Some(&format!("{}:{visit}", point.name())));
             let sending = world.send(1);
-            let died = running.dies_within(Duration::from_secs(if visit == 1 { 5 } else { 3 })) || {
+            let died = running.dies_starting() || running.dies_within(Duration::from_secs(if visit == 1 { 5 } else { 3 })) || {
                 // Some points lie at a clean end.
                 running.ask_to_end();
                 running.dies_within(Duration::from_secs(10))
