@@ -72,7 +72,7 @@ fn main() {
                 result: (n + 1008 < rows).then_some(found),
                 destinations: vec![],
             };
-            Change::Close(Closing { series: key(n), evidence: Evidence::Timer, volumes: vec![volume], refusals: vec![] })
+            Change::Close(Closing { series: key(n), evidence: Evidence::Timer, print: "p".into(), volumes: vec![volume], refusals: vec![] })
         });
         ledger.commit(closings.collect()).expect("durable");
     }

@@ -154,6 +154,17 @@ impl Tree {
         files.into_iter().map(|(key, traces)| (key.clone(), judge(traces))).collect()
     }
 
+    /// The print of one series as a number, the same for every process of this version; none when it is not there.
+    pub fn print(&self, series: &SeriesKey) -> Option<u64> {
+        let mut hash = DefaultHasher::new();
+        let mut files = 0;
+        for (path, name, known) in self.files().filter(|(_, _, known)| known.series.as_deref() == Some(series)) {
+            (path, name, known.stamp).hash(&mut hash);
+            files += 1;
+        }
+        (files > 0).then(|| hash.finish())
+    }
+
     /// The folders that hold files of a series.
     pub fn folders_of(&self, series: &SeriesKey) -> BTreeSet<PathBuf> {
         self.files().filter(|(_, _, known)| known.series.as_deref() == Some(series)).map(|(folder, ..)| folder.clone()).collect()

@@ -118,6 +118,8 @@ pub struct Closing {
     pub series: SeriesKey,
     /// How that is known.
     pub evidence: Evidence,
+    /// Names the state in which it was found; see [`super::Reader::closed`].
+    pub print: String,
     /// Its volumes that are to be segmented. Jobs of the series for other volumes that nobody has begun are superseded, and open deliveries
     /// of such that are done are cancelled.
     pub volumes: Vec<NewVolume>,

@@ -4,6 +4,7 @@ use super::change::{Change, Claim, DeliveryClaim, Lease};
 use super::error::LedgerError;
 use super::names::State;
 use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Received, Seq, SeriesRecord, Token};
+use crate::dicom::SeriesKey;
 use std::time::Duration;
 
 /// Looks things up. Never blocks a writer.
@@ -41,6 +42,9 @@ pub trait Reader: Send + Sync {
 
     /// What is known of the series that a UID names: its study's, its own, or that of an acknowledged instance.
     fn series(&self, uid: &str) -> Result<Vec<SeriesRecord>, LedgerError>;
+
+    /// The state in which a series was closed last, as [`super::Closing::print`] said: closing it again in the same state changes nothing.
+    fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError>;
 
     /// Acknowledged instances in the order of their arrival, at most `limit` of those after the first `skip`.
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError>;

@@ -5,11 +5,13 @@
 //! result that lies there already counts.
 
 use super::work::JobId;
+use crate::delivery;
 use crate::dicom::SeriesKey;
-use crate::fault::Fault;
-use crate::ledger::{Change, Claim, Closing, Job, Lease, Ledger, LedgerError, Problem, Published, Reader, State, Token, Which};
+use crate::fault::{Code, Fault};
+use crate::ledger::{Change, Claim, Closing, Job, Lease, Ledger, LedgerError, Object, Problem, Published, Reader, State, Token, Which};
 use crate::telemetry::{JobState, Metrics};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +54,11 @@ impl Jobs {
         self.ledger.commit(vec![Change::Close(closing)])?;
         self.count();
         Ok(())
+    }
+
+    /// Whether the ledger says that a series was closed in this very state.
+    pub fn is_closed(&self, series: &SeriesKey, print: &str) -> bool {
+        self.ledger.closed(series).is_ok_and(|closed| closed.as_deref() == Some(print))
     }
 
     /// The next job that may begin now, if there is one; its attempt is counted. Nothing is begun while ends wait to be told.
@@ -195,4 +202,14 @@ impl Jobs {
 /// A fault as the ledger keeps it.
 pub fn problem(fault: &Fault) -> Problem {
     Problem { code: fault.code.name().into(), detail: fault.detail.clone() }
+}
+
+/// The result in a folder, as its manifest tells.
+pub fn published(dir: &Path) -> Result<Published, Fault> {
+    let manifest = delivery::published(dir)?;
+    // It was there a moment ago.
+    let manifest = manifest.ok_or_else(|| Fault::new(Code::DiskUnreadable, "The manifest of the published result is gone."))?;
+    let objects = manifest.outputs.into_iter().map(|o| Object { file: o.file, bytes: o.bytes, sha256: o.sha256 });
+    let folder = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Published { folder, identity: manifest.identity, objects: objects.collect() })
 }

@@ -5,7 +5,7 @@
 //! quiet time finds it unchanged. What is to be done is in the ledger: the line there may be long, the street takes one
 //! job after the other.
 
-use super::jobs::{Jobs, PAUSE_FIRST};
+use super::jobs::{Jobs, PAUSE_FIRST, published};
 use super::stages::{Input, refusal};
 use super::street::{End, Outcome, Street};
 use super::work::{JobId, Ticket};
@@ -19,7 +19,7 @@ use crate::intake::settle::{Quiet, Settle, Told};
 use crate::intake::spool;
 use crate::intake::tree::{Loaded, Print, Tree};
 use crate::intake::watch::{Dirty, Watcher};
-use crate::ledger::{Closing, Evidence, Job, Ledger, NewVolume, Object, Priority, Problem, Published};
+use crate::ledger::{Closing, Evidence, Job, Ledger, NewVolume, Priority, Problem};
 use crate::models::Generation;
 use crate::results::Replaced;
 use crate::series::{self, Policy, Refusal, Series};
@@ -30,6 +30,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::log::keyed_hash;
 use crate::volume::decode::{Decoder, plane_digest};
 use crossbeam::channel::{Receiver, RecvError, never, select};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub struct Service {
     noticed: Option<Instant>,
     /// When all folders were last looked at; before, nothing is known of the files of jobs that an earlier process left.
     looked: Option<Instant>,
+    /// Names what, beside its files, decides what becomes of a series.
+    rules: String,
     /// Roots that could not be read at the last look; told once.
     unreadable: BTreeSet<PathBuf>,
     policy: Policy,
@@ -126,6 +129,7 @@ impl Service {
             tracing::warn!(rescan = %config.intake.rescan, "no notices of changes, only the periodic look: {problem}");
         }
         let policy = Policy { irregular: config.intake.irregular, min_slices: config.intake.min_slices, ..Policy::default() };
+        let rules = format!("{} {policy:?} {}", env!("CARGO_PKG_VERSION"), model.digest);
         Service {
             street,
             jobs: Jobs::new(ledger, owner, model.digest.clone(), metrics.clone()),
@@ -137,6 +141,7 @@ impl Service {
             delivered: BTreeSet::new(),
             noticed: None,
             looked: None,
+            rules,
             unreadable: BTreeSet::new(),
             policy,
             model,
@@ -275,14 +280,23 @@ impl Service {
         if self.jobs.works_on(key) {
             return self.settle.again(key, self.clock.monotonic() + BUSY);
         }
+        let name = keyed_hash(&key.series);
+        let print = self.print(key);
+        if self.jobs.is_closed(key, &print) {
+            // By an earlier process: nothing has changed since.
+            self.settle.take(key);
+            self.metrics.series_closed(evidence);
+            tracing::debug!(series = name, "is as it was");
+            return;
+        }
         // Changed since the look: the next look sees it.
         let Some(loaded) = self.tree.load(key) else { return };
         let Some(since) = self.settle.take(key) else { return };
-        let name = keyed_hash(&key.series);
         let (volumes, refusals) = self.volumes(loaded);
         let closing = Closing {
             series: key.clone(),
             evidence,
+            print,
             volumes: volumes.iter().map(|(input, _)| wanted(input)).collect(),
             refusals: refusals.iter().map(|r| Problem { code: r.code.name().into(), detail: r.detail.clone() }).collect(),
         };
@@ -306,6 +320,12 @@ impl Service {
                 self.kept.insert((key.clone(), input), series);
             }
         }
+    }
+
+    /// Names the state of a series: its files, and the rules by which they are judged.
+    fn print(&self, key: &SeriesKey) -> String {
+        let hash = Sha256::new_with_prefix(self.tree.print(key).unwrap_or_default().to_le_bytes()).chain_update(&self.rules).finalize();
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The volumes of a series that are for this model, each with the name of its content, and why other parts are not.
@@ -525,14 +545,4 @@ impl Service {
 
 fn wanted(input: &str) -> NewVolume {
     NewVolume { input: input.into(), priority: Priority::Routine, result: None, destinations: Vec::new() }
-}
-
-/// The result in a folder, as its manifest tells.
-fn published(dir: &Path) -> Result<Published, Fault> {
-    let manifest = delivery::published(dir)?;
-    // It was there a moment ago.
-    let manifest = manifest.ok_or_else(|| Fault::new(Code::DiskUnreadable, "The manifest of the published result is gone."))?;
-    let objects = manifest.outputs.into_iter().map(|o| Object { file: o.file, bytes: o.bytes, sha256: o.sha256 });
-    let folder = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Published { folder, identity: manifest.identity, objects: objects.collect() })
 }

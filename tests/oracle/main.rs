@@ -63,7 +63,7 @@ fn random_kills(kills: u32, dice: &mut Dice) {
     let mut world = World::new(Program::Scripted);
     let (mut at_points, mut before_ready) = (0, 0);
     for _ in 0..kills {
-        world.feed_folder(dice.below(3) as u32);
+        world.feed_folder(dice.below(5) as u32);
         let point = Point::ALL[dice.below(Point::ALL.len() as u64) as usize];
         let armed = (dice.below(3) == 0).then(|| format!("{}:{}", point.name(), 1 + dice.below(8)));
         let mut running = world.start(armed.as_deref());

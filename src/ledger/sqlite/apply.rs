@@ -65,7 +65,11 @@ impl Desk<'_> {
             }
             Change::Park { token, problem } => self.by_worker(token, |p| p.park(problem)),
             Change::Release { token } => self.by_worker(token, Progress::release),
-            Change::Outdate { token } => self.by_worker(token, Progress::supersede),
+            Change::Outdate { token } => {
+                let series = self.one("SELECT series_id FROM jobs WHERE token = ?1", [token], |row| row.get::<_, i64>(0)).ok();
+                self.by_worker(token, Progress::supersede)?;
+                self.doubt(series.unwrap_or_default())
+            }
             Change::Retry { job, who } => self.retry(job, &who),
             Change::Cancel { job, who } => self.cancel(job, &who),
             Change::Reopen { job, who, problem } => {
@@ -166,8 +170,9 @@ impl Desk<'_> {
 
     fn close(&self, closing: Closing) -> Result<(), LedgerError> {
         let series = self.series(&closing.series)?;
-        let update = "UPDATE series SET closings = closings + 1, closed = ?2, evidence = ?3 WHERE id = ?1";
-        self.run(update, params![series, self.date, closing.evidence.name()])?;
+        let update = "UPDATE series SET closings = closings + 1, closed = ?2, evidence = ?3, print = ?4 WHERE id = ?1";
+        check("print", &closing.print, NAME)?;
+        self.run(update, params![series, self.date, closing.evidence.name(), closing.print])?;
         self.run("DELETE FROM refusals WHERE series_id = ?1", [series])?;
         for (place, problem) in (0i64..).zip(&closing.refusals) {
             check("words", &problem.code, NAME)?;
@@ -282,8 +287,14 @@ impl Desk<'_> {
         let state = job.progress.state.name();
         let series: i64 = self.one("SELECT series_id FROM jobs WHERE id = ?1", [id], |row| row.get(0))?;
         self.run("DELETE FROM jobs WHERE id = ?1", [id])?;
+        self.doubt(series)?;
         self.run("DELETE FROM series WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE series_id = ?1)", [series])?;
         self.note(Note { job: Some(id), before: Some(state), ..Note::of(Event::Forgotten, "retention") }).map(|_| ())
+    }
+
+    /// The state in which a series was closed says nothing any more: it is to be closed again.
+    fn doubt(&self, series: i64) -> Result<(), LedgerError> {
+        self.run("UPDATE series SET print = NULL WHERE id = ?1", [series]).map(|_| ())
     }
 
     fn by_worker(&self, token: Token, step: impl FnOnce(&mut Progress) -> Event) -> Result<(), LedgerError> {

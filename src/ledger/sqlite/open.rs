@@ -6,6 +6,7 @@ use super::read::SqliteReader;
 use super::rows::{Count, sql};
 use super::schema;
 use super::writer::{Tools, Writer};
+use crate::dicom::SeriesKey;
 use crate::ledger::change::{Change, Claim, DeliveryClaim, Lease};
 use crate::ledger::contract::{Ledger, Limits, Opening, Reader, Which};
 use crate::ledger::error::LedgerError;
@@ -287,6 +288,9 @@ impl Reader for SqliteLedger {
     }
     fn series(&self, uid: &str) -> Result<Vec<SeriesRecord>, LedgerError> {
         self.reader.series(uid)
+    }
+    fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError> {
+        self.reader.closed(series)
     }
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {
         self.reader.received(skip, limit)

@@ -146,6 +146,12 @@ impl Reader for SqliteReader {
         whole.collect()
     }
 
+    fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError> {
+        let query = "SELECT print FROM series WHERE series_uid = ?2 AND study_uid = ?1";
+        let found = self.list(query, [&series.study, &series.series], |row| row.get::<_, Option<String>>(0))?;
+        Ok(found.into_iter().next().flatten())
+    }
+
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {
         let query = "SELECT s.study_uid, s.series_uid, i.sop_instance_uid, i.path, i.bytes FROM instances i JOIN series s ON s.id = i.series_id \
                      ORDER BY i.id LIMIT ?2 OFFSET ?1";

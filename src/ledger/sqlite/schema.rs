@@ -6,7 +6,11 @@ use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 
 /// Step `n` leads from version `n` to `n + 1` (`PRAGMA user_version`).
-pub const STEPS: &[&str] = &[include_str!("schema.sql")];
+pub const STEPS: &[&str] = &[
+    include_str!("schema.sql"),
+    // The state in which a series was closed last.
+    "ALTER TABLE series ADD COLUMN print TEXT;",
+];
 
 /// Brings the tables to the latest version. Before the tables of an older version are touched, a copy of the file is made beside it;
 /// its path is returned. A version that this program does not know is [`LedgerError::TooNew`].

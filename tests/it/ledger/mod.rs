@@ -117,7 +117,7 @@ pub fn volume(input: impl Into<String>) -> NewVolume {
 
 pub fn close(series: u32, inputs: &[&str]) -> Change {
     let volumes = inputs.iter().map(|i| volume(*i)).collect();
-    Change::Close(Closing { series: key(series), evidence: Evidence::Timer, volumes, refusals: vec![] })
+    Change::Close(Closing { series: key(series), evidence: Evidence::Timer, print: "p".into(), volumes, refusals: vec![] })
 }
 
 pub fn lease(owner: &str) -> Lease {

@@ -15,6 +15,7 @@ struct Tables {
     journal: Vec<Entry>,
     series: Vec<SeriesRecord>,
     received: Vec<Received>,
+    prints: BTreeMap<SeriesKey, String>,
     /// Journal lines written so far, lines that were removed included.
     seq: u64,
     last_job: u64,
@@ -242,6 +243,7 @@ impl Tables {
         record.closings += 1;
         record.closed = Some(now.date);
         record.refusals = closing.refusals;
+        self.prints.insert(closing.series.clone(), closing.print);
         for volume in &closing.volumes {
             if volume.input.is_empty() {
                 return Err(LedgerError::Invalid("input"));
@@ -345,6 +347,7 @@ impl Tables {
             Change::Outdate { token } => {
                 let (id, who) = self.holder(token)?;
                 self.change(now, id, Event::Superseded, &who, |j| j.progress.state = State::Superseded);
+                self.prints.remove(&self.jobs[&id].series);
                 Ok(())
             }
             Change::Retry { job, who } => match self.known(job)? {
@@ -419,6 +422,7 @@ impl Tables {
                 self.objects.remove(&job);
                 self.done.remove(&job);
                 self.outbox.retain(|_, d| d.job != job);
+                self.prints.remove(&gone.series);
                 if !self.jobs.values().any(|j| j.series == gone.series) {
                     self.series.retain(|s| s.series != gone.series);
                     self.received.retain(|r| r.series != gone.series);
@@ -512,6 +516,10 @@ impl Reader for Model {
             s.series.study == uid || s.series.series == uid || tables.received.iter().any(|r| r.series == s.series && r.sop_instance == uid)
         };
         Ok(tables.series.iter().filter(named).cloned().collect())
+    }
+
+    fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError> {
+        Ok(self.lock().prints.get(series).cloned())
     }
 
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {

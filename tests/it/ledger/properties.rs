@@ -95,7 +95,13 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
                 ..volume(i.to_string())
             });
             let refusals = if inputs.is_empty() { vec![problem()] } else { vec![] };
-            Change::Close(Closing { series: key(u32::from(*series)), evidence: Evidence::Timer, volumes: volumes.collect(), refusals })
+            Change::Close(Closing {
+                series: key(u32::from(*series)),
+                evidence: Evidence::Timer,
+                print: format!("{inputs:?}"),
+                volumes: volumes.collect(),
+                refusals,
+            })
         }
         Wish::Receive(series, n) => Change::Receive(Received {
             series: key(u32::from(*series)),
@@ -138,6 +144,7 @@ fn all(ledger: &dyn Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
         })
         .collect();
     let series: Vec<_> = (0..2).map(|study| ledger.series(&format!("1.2.{study}")).expect("read")).collect();
+    let closed: Vec<_> = (0..5).map(|series| ledger.closed(&key(series)).expect("read")).collect();
     let received: BTreeSet<_> = ledger.received(0, 100).expect("read").into_iter().map(|r| r.path).collect();
     let rest = (
         ledger.counts().expect("read"),
@@ -145,7 +152,7 @@ fn all(ledger: &dyn Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
         ledger.unverified().expect("read"),
     );
     let own: Vec<_> = ledger.journal(None).expect("read").into_iter().map(|e| (e.event, e.at)).collect();
-    (jobs, of_jobs, series, received, rest, own)
+    (jobs, of_jobs, (series, closed), received, rest, own)
 }
 
 /// What an outsider keeps in mind to judge by, without knowing how a ledger works.

@@ -88,7 +88,7 @@ mod told {
             [(1, Priority::Batch), (2, Priority::Routine), (3, Priority::Stat), (4, Priority::Routine), (5, Priority::Stat)]
         {
             let volumes = vec![NewVolume { priority, ..volume("a") }];
-            let closing = Closing { series: key(series), evidence: Evidence::Association, volumes, refusals: vec![] };
+            let closing = Closing { series: key(series), evidence: Evidence::Association, print: "p".into(), volumes, refusals: vec![] };
             ledger.commit(vec![Change::Close(closing)]).expect("durable");
         }
         let order: Vec<u64> = (0..5).map(|_| ledger.claim(&lease("w")).expect("asked").expect("a job").job.id.0).collect();
@@ -242,8 +242,13 @@ mod told {
     pub fn a_result_that_is_there_makes_a_job_that_is_done(site: &mut dyn Site) {
         let (ledger, _) = site.open();
         let found = NewVolume { result: Some(result("old")), destinations: vec!["pacs".into()], ..volume("a") };
-        let closing =
-            Closing { series: key(1), evidence: Evidence::Timer, volumes: vec![found], refusals: vec![problem("series.localizer")] };
+        let closing = Closing {
+            series: key(1),
+            evidence: Evidence::Timer,
+            print: "p".into(),
+            volumes: vec![found],
+            refusals: vec![problem("series.localizer")],
+        };
         ledger.commit(vec![Change::Close(closing.clone())]).expect("durable");
         ledger.commit(vec![Change::Close(closing)]).expect("durable");
         let job = ledger.job(JobId(1)).expect("read").expect("known");
