@@ -67,7 +67,7 @@ pub fn aggregate(
     let _no_gradients = tch::no_grad_guard();
     let image = input.f_to_device(network.device())?;
     drop(input);
-    let mut run = Run::new(network, tiling, blending)?;
+    let mut run = Run::new(network, tiling, blending, timings.exact)?;
     let starts = &tiling.starts[0];
     for (row, &z) in starts.iter().enumerate() {
         run.row(&image, z, timings, progress)?;
@@ -100,7 +100,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(network: &'a Network, tiling: &'a Tiling, blending: &'a Blending) -> Result<Run<'a>, SegmentError> {
+    fn new(network: &'a Network, tiling: &'a Tiling, blending: &'a Blending, exact: bool) -> Result<Run<'a>, SegmentError> {
         let architecture = network.architecture();
         let (features, outputs) = (architecture.dims[0], architecture.num_classes);
         let summed = match blending.aggregation {
@@ -132,7 +132,7 @@ impl<'a> Run<'a> {
             copies,
             slab: slices(slab_bytes, tiling.padded),
             slab_of_window: slices(WINDOW_BYTES, tiling.patch),
-            timer: Timer::new(network.device())?,
+            timer: Timer::new(network.device(), exact)?,
             done: 0,
         })
     }
@@ -148,15 +148,16 @@ impl<'a> Run<'a> {
         let of = self.tiling.windows() * self.copies.len();
         let jobs: Vec<([usize; 3], usize)> =
             self.tiling.row().flat_map(|[y, x]| (0..self.copies.len()).map(move |copy| ([z, y, x], copy))).collect();
-        for batch in jobs.chunks(self.blending.batch.max(1)) {
+        let watch = self.timer.start_many();
+        for batch in batches(&jobs, self.blending.batch) {
             let windows = self.timer.run(&mut timings.gather, || self.gather(input, batch))?;
             let features = self.timer.run(&mut timings.network, || Ok(self.network.features(&windows)?))?;
             drop(windows);
             for (i, &(start, copy)) in batch.iter().enumerate() {
-                let watch = self.timer.start();
-                let window = self.unmirror(&features.f_narrow(0, i as i64, 1)?, copy)?;
-                self.add(start, &window, copy)?;
-                self.timer.stop(watch, &mut timings.accumulate)?;
+                self.timer.run(&mut timings.accumulate, || {
+                    let window = self.unmirror(&features.f_narrow(0, i as i64, 1)?, copy)?;
+                    self.add(start, &window, copy)
+                })?;
                 self.done += 1;
                 timings.windows += 1;
                 if !progress(Progress { done: self.done, of }) {
@@ -164,7 +165,7 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        Ok(())
+        self.timer.stop(watch, &mut timings.network)
     }
 
     /// The images of a batch, `[n, channel, z, y, x]`, mirrored where the copy asks for it.
@@ -194,10 +195,11 @@ impl<'a> Run<'a> {
             }
             let part = features.f_narrow(2, from, slices)?;
             let weights = self.weights_of_copy.f_narrow(0, from, slices)?;
-            let here = self.blending.sums_on == self.network.device();
+            let (device, sums_on) = (self.network.device(), self.blending.sums_on);
             match self.summed {
-                Summed::Features if here => self.network.add_features(&part, &weights, &mut block.values)?,
-                Summed::Probabilities if here && !self.blending.regions => {
+                Summed::Features if sums_on == device => self.network.add_features(&part, &weights, &mut block.values)?,
+                // Fused on the CPU. A CUDA device would hold a whole window's logits and probabilities.
+                Summed::Probabilities if (sums_on, device) == (Device::Cpu, Device::Cpu) && !self.blending.regions => {
                     self.network.add_probabilities(&part, &weights, &mut block.values)?;
                 }
                 _ => self.add_outputs(&part, &weights, &mut block)?,
@@ -230,6 +232,7 @@ impl<'a> Run<'a> {
     fn release(&mut self, slices: Range<usize>, sink: &mut dyn SlabSink, timings: &mut Timings) -> Result<(), SegmentError> {
         let below = self.tiling.pad_below[0];
         let wanted = slices.start.max(below)..slices.end.min(below + self.tiling.shape[0]);
+        let watch = self.timer.start_many();
         for piece in self.sums.pieces(wanted, self.slab) {
             let (timer, sums, tiling) = (&self.timer, &self.sums, self.tiling);
             let mean = timer.run(&mut timings.head, || {
@@ -241,8 +244,23 @@ impl<'a> Run<'a> {
             })?;
             timer.run(&mut timings.export, || sink.slab(&mean))?;
         }
-        Ok(())
+        self.timer.stop(watch, &mut timings.export)
     }
+}
+
+/// Cuts jobs into batches of at most `most`. What is left at the end goes in halves of that, quarters and so on: a device
+/// prepares itself for every size of batch that it meets, so they should be few.
+fn batches<T>(jobs: &[T], most: usize) -> Vec<&[T]> {
+    let (mut batches, mut rest, mut size) = (Vec::new(), jobs, most.max(1));
+    while !rest.is_empty() {
+        while size > rest.len() {
+            size /= 2;
+        }
+        let (batch, after) = rest.split_at(size);
+        batches.push(batch);
+        rest = after;
+    }
+    batches
 }
 
 /// The axes to flip for each copy: first none, then every subset of the mirror axes.
@@ -271,6 +289,13 @@ fn voxels_first(tensor: &Tensor) -> Result<Tensor, SegmentError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn batches_have_few_sizes() {
+        let sizes = |jobs: usize, most: usize| batches(&vec![(); jobs], most).iter().map(|b| b.len()).collect::<Vec<_>>();
+        assert_eq!([sizes(23, 8), sizes(3, 8), sizes(0, 8)], [vec![8, 8, 4, 2, 1], vec![2, 1], vec![]]);
+        assert_eq!([sizes(3, 1), sizes(3, 0)], [vec![1; 3], vec![1; 3]]);
+    }
 
     #[test]
     fn copies_are_all_subsets() {

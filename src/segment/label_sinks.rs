@@ -3,6 +3,7 @@
 use super::aggregate::SlabSink;
 use super::export::{Exporter, Tap, taps};
 use super::{Decision, SegmentError};
+use crate::stunet::download;
 use crate::volume::Labels;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -54,14 +55,15 @@ fn copy_out(slice: &Tensor, out: &mut [f32]) -> Result<(), SegmentError> {
     Ok(())
 }
 
-/// The [`Exporter`]'s work in tensor operations, for slabs on a CUDA device: only labels leave it.
+/// The [`Exporter`]'s work in tensor operations, for slabs on a CUDA device. Labels leave it at the end, all at once: until
+/// then nothing waits for it.
 pub struct DeviceLabels {
     low: [usize; 3],
     high: [usize; 3],
     decision: Decision,
-    label_of: Vec<u16>,
     device: Device,
-    z: Vec<Tap>,
+    taps_z: Vec<Tap>,
+    z: Blend,
     y: Blend,
     x: Blend,
     /// Slices `held_from..` of the network's grid that are still needed, `[n, y, x, output]`.
@@ -70,7 +72,11 @@ pub struct DeviceLabels {
     next: usize,
     /// Label slices made at once.
     together: usize,
-    labels: Labels,
+    /// The label of each winner, and the labels `[z, y, x]`: u8, or the bits of a u16 in an i16.
+    label_of: Tensor,
+    labels: Tensor,
+    /// For each slab its last slice, and whether all of it was finite.
+    finite: Vec<(usize, Tensor)>,
 }
 
 /// Interpolation along one axis of a tensor.
@@ -78,30 +84,33 @@ struct Blend {
     first: Tensor,
     second: Tensor,
     t: Tensor,
+    rest: Tensor,
 }
 
 impl Blend {
-    /// `taps` less `offset`, along dimension `axis` of four.
-    fn new(taps: &[Tap], offset: usize, axis: usize, device: Device) -> Result<Blend, SegmentError> {
+    /// `taps` along dimension `axis` of four.
+    fn new(taps: &[Tap], axis: usize, device: Device) -> Result<Blend, SegmentError> {
         let index = |of: fn(&Tap) -> usize| -> Result<Tensor, SegmentError> {
-            let places: Vec<i64> = taps.iter().map(|tap| (of(tap) - offset) as i64).collect();
+            let places: Vec<i64> = taps.iter().map(|tap| of(tap) as i64).collect();
             Ok(Tensor::f_from_slice(&places)?.f_to_device(device)?)
         };
+        let mut shape = [1; 4];
+        shape[axis] = taps.len() as i64;
         let t: Vec<f32> = taps.iter().map(|tap| tap.t).collect();
-        let mut shape = [1i64; 4];
-        shape[axis] = -1;
-        Ok(Blend {
-            first: index(|tap| tap.first)?,
-            second: index(|tap| tap.second)?,
-            t: Tensor::f_from_slice(&t)?.f_to_device(device)?.f_view(shape)?,
-        })
+        let t = Tensor::f_from_slice(&t)?.f_view(shape)?.f_to_device(device)?;
+        Ok(Blend { first: index(|tap| tap.first)?, second: index(|tap| tap.second)?, rest: t.f_neg()?.f_add_scalar(1.0)?, t })
+    }
+
+    /// The taps `range` of dimension 0, for a tensor that begins with slice `from`.
+    fn part(&self, range: &Range<usize>, from: usize) -> Result<Blend, SegmentError> {
+        let cut = |tensor: &Tensor| tensor.f_narrow(0, range.start as i64, range.len() as i64);
+        let index = |tensor: &Tensor| cut(tensor)?.f_sub_scalar(from as i64);
+        Ok(Blend { first: index(&self.first)?, second: index(&self.second)?, t: cut(&self.t)?, rest: cut(&self.rest)? })
     }
 
     fn along(&self, axis: i64, values: &Tensor) -> Result<Tensor, SegmentError> {
-        let rest = self.t.f_neg()?.f_add_scalar(1.0)?;
-        let first = values.f_index_select(axis, &self.first)?.f_mul_(&rest)?;
+        let mut sum = values.f_index_select(axis, &self.first)?.f_mul_(&self.rest)?;
         let second = values.f_index_select(axis, &self.second)?.f_mul_(&self.t)?;
-        let mut sum = first;
         let _ = sum.f_add_(&second)?;
         Ok(sum)
     }
@@ -118,37 +127,60 @@ impl DeviceLabels {
         wide: bool,
         device: Device,
     ) -> Result<DeviceLabels, SegmentError> {
-        let [z, y, x] = taps(low, high, separate_axis);
-        let voxels = high.iter().product();
+        let [taps_z, y, x] = taps(low, high, separate_axis);
         let slice = high[1].max(low[1]) * high[2].max(low[2]) * outputs * size_of::<f32>();
+        let label_of = decision.labels(outputs);
+        let label_of = match wide {
+            true => Tensor::f_from_slice(&label_of.iter().map(|&label| label.cast_signed()).collect::<Vec<i16>>())?,
+            false => Tensor::f_from_slice(&label_of.iter().map(|&label| label as u8).collect::<Vec<u8>>())?,
+        };
         Ok(DeviceLabels {
             low,
             high,
-            label_of: decision.labels(outputs),
             decision,
             device,
-            z,
-            y: Blend::new(&y, 0, 1, device)?,
-            x: Blend::new(&x, 0, 2, device)?,
+            z: Blend::new(&taps_z, 0, device)?,
+            y: Blend::new(&y, 1, device)?,
+            x: Blend::new(&x, 2, device)?,
+            taps_z,
             held: None,
             held_from: 0,
             next: 0,
             together: (DEVICE_BYTES / slice.max(1)).max(1),
-            labels: if wide { Labels::U16(vec![0; voxels]) } else { Labels::U8(vec![0; voxels]) },
+            labels: Tensor::f_zeros(high.map(|n| n as i64), (label_of.f_kind()?, device))?,
+            label_of: label_of.f_to_device(device)?,
+            finite: Vec::new(),
         })
     }
 
-    /// The labels, once all slices have come.
+    /// The labels, once all slices have come and the device has done its work.
     pub fn finish(self) -> Result<Labels, SegmentError> {
         if self.next != self.high[0] {
             return Err(SegmentError::Inconsistent(format!("{} of {} label slices are written", self.next, self.high[0])));
         }
-        Ok(self.labels)
+        let flags: Vec<&Tensor> = self.finite.iter().map(|(_, finite)| finite).collect();
+        if !flags.is_empty() {
+            let finite = Vec::<bool>::try_from(Tensor::f_stack(&flags, 0)?)?;
+            if let Some(at) = finite.iter().position(|finite| !finite) {
+                return Err(SegmentError::NotFinite(self.finite[at].0));
+            }
+        }
+        let labels = download(&self.labels)?;
+        let count = labels.numel();
+        Ok(if labels.f_kind()? == Kind::Uint8 {
+            let mut narrow = vec![0u8; count];
+            labels.f_copy_data(&mut narrow, count)?;
+            Labels::U8(narrow)
+        } else {
+            let mut wide = vec![0i16; count];
+            labels.f_copy_data(&mut wide, count)?;
+            Labels::U16(wide.into_iter().map(i16::cast_unsigned).collect())
+        })
     }
 
     /// Writes the label slices `range`, whose slices are held.
     fn write(&mut self, range: Range<usize>, held: &Tensor) -> Result<(), SegmentError> {
-        let z = Blend::new(&self.z[range.clone()], self.held_from, 0, self.device)?;
+        let z = self.z.part(&range, self.held_from)?;
         let values = self.x.along(2, &self.y.along(1, &z.along(0, held)?)?)?;
         let winners = match &self.decision {
             Decision::Argmax => values.f_argmax(-1, false)?,
@@ -161,15 +193,8 @@ impl DeviceLabels {
                 winners
             }
         };
-        let mut found = vec![0i32; range.len() * self.high[1] * self.high[2]];
-        let count = found.len();
-        winners.f_to_kind(Kind::Int)?.f_to_device(Device::Cpu)?.f_copy_data(&mut found, count)?;
-        let at = range.start * self.high[1] * self.high[2];
-        let label = |winner: i32| self.label_of.get(winner as usize).copied().unwrap_or(0);
-        match &mut self.labels {
-            Labels::U8(labels) => labels[at..at + count].iter_mut().zip(found).for_each(|(l, w)| *l = label(w) as u8),
-            Labels::U16(labels) => labels[at..at + count].iter_mut().zip(found).for_each(|(l, w)| *l = label(w)),
-        }
+        let labels = self.label_of.f_index_select(0, &winners.f_reshape([-1])?)?.f_view(winners.size().as_slice())?;
+        self.labels.f_narrow(0, range.start as i64, range.len() as i64)?.f_copy_(&labels)?;
         Ok(())
     }
 }
@@ -185,17 +210,15 @@ impl SlabSink for DeviceLabels {
         if known > self.low[0] {
             return Err(SegmentError::Inconsistent(format!("slice {} of a grid of {} slices", known - 1, self.low[0])));
         }
-        if values.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
-            return Err(SegmentError::NotFinite(known - 1));
-        }
-        let ready = self.next + self.z[self.next..].iter().take_while(|tap| tap.second < known).count();
+        self.finite.push((known - 1, values.f_isfinite()?.f_all()?));
+        let ready = self.next + self.taps_z[self.next..].iter().take_while(|tap| tap.second < known).count();
         while self.next < ready {
             let end = ready.min(self.next + self.together);
             self.write(self.next..end, &held)?;
             self.next = end;
         }
         // A slab may be larger than what is needed of it later: a copy lets go of the rest.
-        let from = self.z.get(self.next).map_or(known, |tap| tap.first.min(known));
+        let from = self.taps_z.get(self.next).map_or(known, |tap| tap.first.min(known));
         let keep = || held.f_narrow_copy(0, (from - self.held_from) as i64, (known - from) as i64);
         self.held = (known > from).then(keep).transpose()?;
         self.held_from = from;

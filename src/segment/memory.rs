@@ -7,6 +7,10 @@ use crate::models::{Aggregation, Manifest};
 
 /// Full-resolution tensors of the first stage's width that are alive at once in the network's last stage.
 const LIVE_TENSORS: u64 = 7;
+/// As many more for what cuDNN takes to convolve: input and output once again, in its own layout.
+const WORKSPACE_TENSORS: u64 = 3;
+/// Windows that a CUDA device gets at once, where they fit.
+const BATCHES: [usize; 4] = [8, 4, 2, 1];
 /// libtorch's code and its own tables, convolution scratch space.
 const LIBRARY_BYTES: u64 = 400 << 20;
 
@@ -66,15 +70,17 @@ pub fn bytes_needed(manifest: &Manifest, grids: &Grids, placement: &Placement) -
     let number = placement.number as u64;
     let image = product(&[architecture.in_channels, voxels(padded), 4]);
     let weights = manifest.weights.parameters.saturating_mul(number.max(4));
+    let tensors = if placement.cuda { LIVE_TENSORS + WORKSPACE_TENSORS } else { LIVE_TENSORS };
     let activations =
-        product(&[voxels(patch), architecture.dims[0], placement.batch.max(1)]).saturating_mul(number).saturating_mul(LIVE_TENSORS);
+        product(&[voxels(patch), architecture.dims[0], placement.batch.max(1)]).saturating_mul(number).saturating_mul(tensors);
     let table = product(&[voxels(patch), 4, 2]);
     let sums = product(&[patch[0], padded[1], padded[2], summed.saturating_add(1), 4]);
     // The outputs of some slices: averaged, through the head, on their way to labels.
     let slice = product(&[padded[1], padded[2], outputs, 4]);
     let slabs = |bytes: usize| slice.max(bytes as u64).saturating_mul(3).saturating_add(WINDOW_BYTES as u64 * 2);
     let label = if manifest.labels.max_value() > 255 { 2 } else { 1 };
-    let labels = product(&[voxels(grids.cropped), label]).saturating_add(product(&[voxels(grids.source), label]));
+    let cropped_labels = product(&[voxels(grids.cropped), label]);
+    let labels = cropped_labels.saturating_add(product(&[voxels(grids.source), label]));
     let sum = |parts: &[u64]| parts.iter().fold(0u64, |a, &b| a.saturating_add(b));
     let host = sum(&[image, labels, LIBRARY_BYTES]);
     if !placement.cuda {
@@ -84,7 +90,9 @@ pub fn bytes_needed(manifest: &Manifest, grids: &Grids, placement: &Placement) -
     }
     let interpolated = product(&[grids.cropped[1].max(padded[1]), grids.cropped[2].max(padded[2]), outputs, 4]);
     let interpolated = interpolated.max(DEVICE_BYTES as u64).saturating_mul(3);
-    let device = sum(&[image, weights, activations, slabs(CUDA_SLAB_BYTES), interpolated, LIBRARY_BYTES]);
+    let device = sum(&[image, weights, activations, slabs(CUDA_SLAB_BYTES), interpolated, cropped_labels, LIBRARY_BYTES]);
+    // Image and labels once more, in page-locked memory on their way.
+    let host = sum(&[host, image, cropped_labels]);
     let blending = table.saturating_add(sums);
     match placement.sums_on_host {
         true => MemoryNeed { host: host.saturating_add(blending), device },
@@ -108,16 +116,22 @@ impl MemoryNeed {
     }
 }
 
-/// The placement on a CUDA device with the largest batch that fits its limit; sums go to the host where even single windows
-/// leave no room for them.
-pub(super) fn place_on_device(manifest: &Manifest, grids: &Grids, number: usize, limits: &MemoryLimits) -> Placement {
+/// The placements on a CUDA device that fit its limit, fastest first: ever smaller batches, and at the end single windows whose
+/// sums are on the host. There is always one, the most frugal. `windows`: how many there are to run side by side.
+pub(super) fn placements_on_device(
+    manifest: &Manifest,
+    grids: &Grids,
+    number: usize,
+    windows: usize,
+    limits: &MemoryLimits,
+) -> Vec<Placement> {
     let single = Placement { cuda: true, number, batch: 1, sums_on_host: false };
+    let useful = BATCHES.into_iter().filter(|&batch| batch == 1 || batch / 2 < windows);
+    let mut placements: Vec<Placement> = useful.map(|batch| Placement { batch, ..single }).collect();
+    placements.push(Placement { sums_on_host: true, ..single });
     let fits = |placement: &Placement| limits.device.is_none_or(|limit| bytes_needed(manifest, grids, placement).device <= limit);
-    [8, 4, 2, 1]
-        .into_iter()
-        .map(|batch| Placement { batch, ..single })
-        .find(|placement| fits(placement))
-        .unwrap_or(Placement { sums_on_host: true, ..single })
+    let first = placements.iter().position(fits).unwrap_or(placements.len() - 1);
+    placements.split_off(first)
 }
 
 fn voxels(shape: [usize; 3]) -> usize {
@@ -126,4 +140,30 @@ fn voxels(shape: [usize; 3]) -> usize {
 
 fn product(factors: &[usize]) -> u64 {
     factors.iter().fold(1u64, |a, &b| a.saturating_mul(b as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_shrink_with_the_memory() {
+        let model = crate::models::Generation::open(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"));
+        let manifest = model.expect("models/demo").manifest;
+        let grids = Grids { network: [40, 200, 180], cropped: [80, 400, 360], source: [80, 512, 512] };
+        let all = |windows, device| placements_on_device(&manifest, &grids, 2, windows, &MemoryLimits { host: None, device });
+        let shape = |placements: &[Placement]| placements.iter().map(|p| (p.batch, p.sums_on_host)).collect::<Vec<_>>();
+        let every = all(100, None);
+        assert_eq!(shape(&every), [(8, false), (4, false), (2, false), (1, false), (1, true)]);
+        let needs: Vec<u64> = every.iter().map(|p| bytes_needed(&manifest, &grids, p).device).collect();
+        assert!(needs.is_sorted_by(|a, b| a > b), "{needs:?}");
+        for (i, &need) in needs.iter().enumerate() {
+            assert_eq!(all(100, Some(need)), every[i..]);
+            assert_eq!(all(100, Some(need - 1)), every[(i + 1).min(4)..], "the last is tried even where it does not fit");
+        }
+        // No larger batch than there is work for.
+        assert_eq!(shape(&all(3, None))[0], (4, false));
+        assert_eq!(shape(&all(1, None)), [(1, false), (1, true)]);
+        assert!(all(1, None).iter().all(|p| p.cuda && p.number == 2));
+    }
 }

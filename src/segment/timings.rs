@@ -4,7 +4,8 @@ use super::SegmentError;
 use crate::sys::clock::Stopwatch;
 use tch::{Device, Kind, Tensor};
 
-/// Seconds by stage of one study.
+/// Seconds by stage of one study. On a CUDA device, which works on after a call has returned, `network` stands for gather,
+/// network and accumulate, and `export` for head and export, unless [`exact`](Self::exact).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Timings {
     /// Cutting windows out of the grid.
@@ -21,6 +22,8 @@ pub struct Timings {
     pub finish: f64,
     /// Windows times mirrored copies.
     pub windows: usize,
+    /// Whether a CUDA device is waited for after every stage of every window. That tells where time goes, and costs some.
+    pub exact: bool,
 }
 
 impl Timings {
@@ -42,35 +45,40 @@ impl Timings {
 pub(super) struct Timer {
     /// Read back to wait for a CUDA device, whose work goes on after a call returns.
     probe: Option<Tensor>,
+    exact: bool,
 }
 
 impl Timer {
-    pub fn new(device: Device) -> Result<Timer, SegmentError> {
+    /// For a device; `exact` as in [`Timings::exact`].
+    pub fn new(device: Device, exact: bool) -> Result<Timer, SegmentError> {
         let probe = match device {
             Device::Cuda(_) => Some(Tensor::f_zeros([1], (Kind::Float, device))?),
             _ => None,
         };
-        Ok(Timer { probe })
+        Ok(Timer { exact: exact || probe.is_none(), probe })
     }
 
-    pub fn start(&self) -> Stopwatch {
-        Stopwatch::start()
-    }
-
-    /// Adds the seconds since `watch` was started, until the device has done its work, to `total`.
-    pub fn stop(&self, watch: Stopwatch, total: &mut f64) -> Result<(), SegmentError> {
-        if let Some(probe) = &self.probe {
-            let _ = probe.f_to_device(Device::Cpu)?;
-        }
-        *total += watch.seconds();
-        Ok(())
-    }
-
-    /// Runs `work` to its end and adds its seconds to `total`.
+    /// Runs a stage of a window; adds its seconds to `total` where stages are measured one by one.
     pub fn run<T>(&self, total: &mut f64, work: impl FnOnce() -> Result<T, SegmentError>) -> Result<T, SegmentError> {
-        let watch = self.start();
+        let watch = self.exact.then(Stopwatch::start);
         let result = work()?;
         self.stop(watch, total)?;
         Ok(result)
+    }
+
+    /// Starts measuring many stages together, where they are not measured one by one.
+    pub fn start_many(&self) -> Option<Stopwatch> {
+        (!self.exact).then(Stopwatch::start)
+    }
+
+    /// Adds the seconds since the watch was started, until the device has done its work, to `total`.
+    pub fn stop(&self, watch: Option<Stopwatch>, total: &mut f64) -> Result<(), SegmentError> {
+        if let Some(watch) = watch {
+            if let Some(probe) = &self.probe {
+                let _ = probe.f_to_device(Device::Cpu)?;
+            }
+            *total += watch.seconds();
+        }
+        Ok(())
     }
 }

@@ -1,15 +1,15 @@
 //! The engine on libtorch.
 
-use super::aggregate::{Blending, aggregate};
+use super::aggregate::{Blending, SlabSink, aggregate};
 use super::export::Exporter;
 use super::label_sinks::{DeviceLabels, HostLabels};
-use super::memory::{Grids, MemoryLimits, Placement, bytes_needed, place_on_device};
+use super::memory::{Grids, MemoryLimits, Placement, bytes_needed, placements_on_device};
 use super::postprocess::postprocess;
 use super::tiles::Tiling;
 use super::{Decision, DeviceChoice, Engine, Progress, SegmentError, SegmentOptions, Timings};
 use crate::fault::Fault;
 use crate::models::{Generation, Manifest};
-use crate::stunet::{Network, Precision, cuda_memory};
+use crate::stunet::{Error, Network, Precision, cuda_memory, empty_cuda_cache, upload};
 use crate::sys::clock::Stopwatch;
 use crate::volume::{LabelMap, Labels, Prepared};
 use tch::{Device, Tensor};
@@ -17,11 +17,23 @@ use tch::{Device, Tensor};
 /// Share of a CUDA device's free memory that a study may use where no limit is given.
 const FREE_SHARE: f64 = 0.9;
 
+/// What a study's windows need, whichever way they run.
+struct Plan {
+    /// `[channel, z, y, x]` of the padded grid, on the network's device.
+    image: Tensor,
+    tiling: Tiling,
+    grids: Grids,
+    separate_axis: Option<usize>,
+    decision: Decision,
+    mirror_axes: Vec<usize>,
+}
+
 /// A model on a device. It stays on the thread that opened it, and so do its tensors.
 pub struct TorchEngine {
     network: Network,
     manifest: Manifest,
     limits: MemoryLimits,
+    exact: bool,
     timings: Timings,
 }
 
@@ -53,12 +65,17 @@ impl TorchEngine {
         }
         let patch = manifest.architecture.check_patch(manifest.inference.patch);
         patch.map_err(|e| SegmentError::Network(e.into()))?;
-        Ok(TorchEngine { network, manifest, limits: MemoryLimits::default(), timings: Timings::default() })
+        Ok(TorchEngine { network, manifest, limits: MemoryLimits::default(), exact: false, timings: Timings::default() })
     }
 
     /// The same engine, refusing studies that need more memory.
     pub fn with_limits(self, limits: MemoryLimits) -> TorchEngine {
         TorchEngine { limits, ..self }
+    }
+
+    /// The same engine, measuring every stage by itself also where that costs time: [`Timings::exact`].
+    pub fn timed_exactly(self) -> TorchEngine {
+        TorchEngine { exact: true, ..self }
     }
 
     /// The device it runs on.
@@ -84,27 +101,30 @@ impl TorchEngine {
         &self.manifest
     }
 
-    /// How a study of these grids would run here; refuses it when it does not fit the limits.
-    fn place(&self, grids: &Grids) -> Result<Placement, SegmentError> {
+    /// How a study of these grids would run here, the fastest way first; the others are for when memory runs out after all.
+    /// `windows`: how many lie side by side, with their mirrored copies. Refuses a study that does not fit the limits.
+    pub fn placements(&self, grids: &Grids, windows: usize) -> Result<Vec<Placement>, SegmentError> {
         let number = match self.network.precision() {
             Precision::F64 => 8,
             Precision::F32 | Precision::Auto => 4,
             Precision::Bf16 | Precision::F16 => 2,
         };
         let mut limits = self.limits;
-        let placement = match self.network.device() {
+        let placements = match self.network.device() {
             Device::Cuda(index) => {
                 if limits.device.is_none() {
-                    // The weights are on the device already and counted in the need.
+                    // What is held already serves this study too: the weights are counted in its need, the cache is free.
                     let memory = cuda_memory(index)?;
-                    limits.device = Some(((memory.free as f64 * FREE_SHARE) as u64).saturating_add(memory.allocated));
+                    limits.device = Some(((memory.free as f64 * FREE_SHARE) as u64).saturating_add(memory.reserved));
                 }
-                place_on_device(&self.manifest, grids, number, &limits)
+                placements_on_device(&self.manifest, grids, number, windows, &limits)
             }
-            _ => Placement { cuda: false, number, batch: 1, sums_on_host: true },
+            _ => vec![Placement { cuda: false, number, batch: 1, sums_on_host: true }],
         };
-        bytes_needed(&self.manifest, grids, &placement).check(&limits, grids.network)?;
-        Ok(placement)
+        if let Some(first) = placements.first() {
+            bytes_needed(&self.manifest, grids, first).check(&limits, grids.network)?;
+        }
+        Ok(placements)
     }
 
     fn labels(
@@ -118,39 +138,76 @@ impl TorchEngine {
         let grids = Grids { network: shape, cropped: back.cropped, source: back.source_shape };
         check(&data, channels, &grids, &self.manifest)?;
         let tiling = Tiling::new(shape, inference.patch, options.step)?;
-        let placement = self.place(&grids)?;
+        let mirror_axes = if options.mirror { inference.mirror_axes.clone() } else { Vec::new() };
+        let placements = self.placements(&grids, tiling.row().count() << mirror_axes.len())?;
         let outputs = self.manifest.architecture.num_classes;
-        let decision = Decision::new(&inference.regions, outputs, inference.aggregation)?;
-        let device = self.network.device();
-        let blending = Blending {
-            aggregation: inference.aggregation,
-            regions: !inference.regions.is_empty(),
-            mirror_axes: if options.mirror { inference.mirror_axes.clone() } else { Vec::new() },
-            batch: placement.batch,
-            sums_on: if placement.sums_on_host { Device::Cpu } else { device },
+        let plan = Plan {
+            decision: Decision::new(&inference.regions, outputs, inference.aggregation)?,
+            separate_axis: back.separate_axis,
+            image: padded(data, channels, &tiling, self.network.device())?,
+            mirror_axes,
+            tiling,
+            grids,
         };
-        let image = padded(data, channels, &tiling)?;
-        let wide = self.manifest.labels.max_value() > 255;
-        let (low, high, separate) = (shape, grids.cropped, back.separate_axis);
-        let mut timings = Timings::default();
-        let network = &self.network;
-        let labels = match device {
-            Device::Cuda(_) => {
-                let mut sink = DeviceLabels::new(low, high, separate, outputs, decision, wide, device)?;
-                aggregate(network, image, &tiling, &blending, &mut sink, &mut timings, progress)?;
-                sink.finish()
+        let mut rest = placements.iter();
+        let (labels, mut timings) = loop {
+            let Some(placement) = rest.next() else {
+                return Err(SegmentError::Inconsistent("no way to run a study".into()).into());
+            };
+            match self.run(&plan, placement, progress) {
+                // The estimate was too low, or somebody else uses the device.
+                Err(SegmentError::Network(Error::OutOfMemory(_))) if !rest.as_slice().is_empty() => {
+                    empty_cuda_cache().map_err(SegmentError::from)?;
+                }
+                done => break done?,
             }
-            _ => {
-                let mut sink = HostLabels::new(Exporter::new(low, high, separate, outputs, decision, wide));
-                aggregate(network, image, &tiling, &blending, &mut sink, &mut timings, progress)?;
-                sink.finish()
-            }
-        }?;
+        };
         let watch = Stopwatch::start();
-        let map = self.finish(labels, high, &back);
+        let map = self.finish(labels, grids.cropped, &back);
         timings.finish = watch.seconds();
         self.timings = timings;
         map
+    }
+
+    /// The labels on the cropped grid, one way.
+    fn run(
+        &self,
+        plan: &Plan,
+        placement: &Placement,
+        progress: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<(Labels, Timings), SegmentError> {
+        let device = self.network.device();
+        let inference = &self.manifest.inference;
+        let blending = Blending {
+            aggregation: inference.aggregation,
+            regions: !inference.regions.is_empty(),
+            mirror_axes: plan.mirror_axes.clone(),
+            batch: placement.batch,
+            sums_on: if placement.sums_on_host { Device::Cpu } else { device },
+        };
+        let (low, high, decision) = (plan.grids.network, plan.grids.cropped, plan.decision.clone());
+        let outputs = self.manifest.architecture.num_classes;
+        let wide = self.manifest.labels.max_value() > 255;
+        let mut timings = Timings { exact: self.exact, ..Timings::default() };
+        let mut run = |sink: &mut dyn SlabSink, timings: &mut Timings| {
+            aggregate(&self.network, plan.image.shallow_clone(), &plan.tiling, &blending, sink, timings, progress)
+        };
+        let labels = match device {
+            Device::Cuda(_) => {
+                let mut sink = DeviceLabels::new(low, high, plan.separate_axis, outputs, decision, wide, device)?;
+                run(&mut sink, &mut timings)?;
+                let watch = Stopwatch::start();
+                let labels = sink.finish()?;
+                timings.export += watch.seconds();
+                labels
+            }
+            _ => {
+                let mut sink = HostLabels::new(Exporter::new(low, high, plan.separate_axis, outputs, decision, wide));
+                run(&mut sink, &mut timings)?;
+                sink.finish()?
+            }
+        };
+        Ok((labels, timings))
     }
 
     /// Post-processing and the way back to the source grid.
@@ -191,10 +248,10 @@ fn check(data: &[f32], channels: usize, grids: &Grids, manifest: &Manifest) -> R
     Ok(())
 }
 
-/// The image `[channel, z, y, x]` with zeros around it where the grid is smaller than the patch.
-fn padded(data: Vec<f32>, channels: usize, tiling: &Tiling) -> Result<Tensor, SegmentError> {
+/// The image `[channel, z, y, x]` on a device, with zeros around it where the grid is smaller than the patch.
+fn padded(data: Vec<f32>, channels: usize, tiling: &Tiling, device: Device) -> Result<Tensor, SegmentError> {
     let [z, y, x] = tiling.shape.map(|n| n as i64);
-    let image = Tensor::f_from_slice(&data)?.f_view([channels as i64, z, y, x])?;
+    let image = upload(&data, &[channels as i64, z, y, x], device)?;
     drop(data);
     if tiling.padded == tiling.shape {
         return Ok(image);

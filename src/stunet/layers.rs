@@ -48,11 +48,30 @@ impl Norm {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         let (weight, bias) = (Some(&self.weight), Some(&self.bias));
-        // For one instance the two are the same, but CUDA's batch norm keeps channels-last tensors as they are.
-        if matches!(x.device(), Device::Cuda(_)) && x.size()[0] == 1 {
-            return Ok(x.f_batch_norm(weight, bias, None::<&Tensor>, None::<&Tensor>, true, 0.0, EPSILON, true)?);
+        if matches!(x.device(), Device::Cuda(_)) {
+            if !x.requires_grad() {
+                return self.one_by_one(x);
+            }
+            // For one instance the two are the same, but CUDA's batch norm keeps channels-last tensors as they are.
+            if x.size()[0] == 1 {
+                return Ok(x.f_batch_norm(weight, bias, None::<&Tensor>, None::<&Tensor>, true, 0.0, EPSILON, true)?);
+            }
         }
         Ok(x.f_instance_norm(weight, bias, None::<&Tensor>, None::<&Tensor>, true, 0.0, EPSILON, true)?)
+    }
+
+    /// The same without gradients, as a batch norm of each instance: CUDA's kernels for it read and write channels-last
+    /// tensors as they lie, where its instance norm makes a contiguous copy and a result that is no longer channels-last.
+    /// (cuDNN's batch norm, which the plain call may choose, reduces in scaled integers that can overflow.)
+    fn one_by_one(&self, x: &Tensor) -> Result<Tensor, Error> {
+        let y = x.f_empty_like()?;
+        let statistic = || self.weight.f_empty_like();
+        for i in 0..x.size()[0] {
+            let (weight, bias, none) = (Some(&self.weight), Some(&self.bias), || None::<&Tensor>);
+            let (from, to) = (x.f_narrow(0, i, 1)?, y.f_narrow(0, i, 1)?);
+            let _ = from.f_native_batch_norm_out(&to, &statistic()?, &statistic()?, weight, bias, none(), none(), true, 0.0, EPSILON)?;
+        }
+        Ok(y)
     }
 }
 
@@ -330,4 +349,20 @@ fn repeat(x: &Tensor, factors: [usize; 3]) -> Result<Tensor, Error> {
     let out: [i64; 3] = std::array::from_fn(|axis| size[axis + 2] * factors[axis] as i64);
     let [a, b, c] = factors.map(|f| f as f64);
     Ok(x.f_upsample_nearest3d(out, a, b, c)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conv::channels_last;
+    use super::*;
+
+    #[test]
+    fn a_batch_is_normed_one_by_one() {
+        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let norm = Norm { weight: random(&[7]), bias: random(&[7]) };
+        let x = channels_last(random(&[3, 7, 4, 6, 5]) * 3.0 + 2.0).expect("five axes");
+        let (expected, got) = (norm.forward(&x).expect("norm"), norm.one_by_one(&x).expect("norm"));
+        assert_eq!(got.stride(), x.stride());
+        assert!((got - expected).abs().max().double_value(&[]) < 1e-5);
+    }
 }

@@ -18,6 +18,7 @@ mod shim;
 mod simd;
 mod state_dict;
 mod tensor_file;
+mod transfer;
 
 pub use architecture::{Architecture, ArchitectureError, Size};
 pub use device::DeviceChoice;
@@ -26,7 +27,8 @@ pub use forward_file::forward_file;
 pub use layers::Observer;
 pub use network::Network;
 pub use precision::{Precision, cpu_has_bf16};
-pub use shim::{CudaMemory, allow_tf32, cuda_memory, empty_cuda_cache};
+pub use shim::{CudaMemory, allow_tf32, cuda_memory, empty_cuda_cache, reset_cuda_peak};
+pub use transfer::{download, upload};
 
 /// Where a network runs; other rooms name it without knowing tch.
 pub use tch::Device;

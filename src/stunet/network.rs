@@ -42,6 +42,10 @@ impl Network {
         architecture.check_tensors(&tensors.iter().map(|(name, t)| (name.clone(), t.size())).collect::<Vec<_>>())?;
         let precision = precision.resolve(device)?;
         shim::allow_tf32(false)?;
+        if matches!(device, Device::Cuda(_)) {
+            // Windows are all of one size: cuDNN times its algorithms on the first one and keeps the fastest.
+            tch::Cuda::cudnn_set_benchmark(true);
+        }
         shim::let_waiting_threads_sleep();
         let fused = device == Device::Cpu && precision != Precision::F64;
         let head = match (tensors.get("seg_outputs.4.weight"), tensors.get("seg_outputs.4.bias")) {

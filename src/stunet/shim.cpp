@@ -1,4 +1,5 @@
-// What tch does not reach in libtorch: its thread pool, convolutions with prepacked weights, TF32 and the device cache.
+// What tch does not reach in libtorch: its thread pool, convolutions with prepacked weights, TF32, page-locked memory and
+// the device cache.
 // ATen headers only; none of CUDA's. Every function that can fail returns null, or a message that the caller frees.
 
 #include <ATen/Context.h>
@@ -6,6 +7,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/ops/empty.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <cstdint>
 #include <cstdlib>
@@ -96,6 +98,11 @@ char* stunetd_cuda_has_bf16(bool* out) {
   return guarded([&] { *out = at::globalContext().hasCUDA() && at::detail::getCUDAHooks().supportsBFloat16ConvolutionWithCuDNNv8(); });
 }
 
+// Bytes of page-locked host memory, uninitialised; an error without an accelerator. Freed ones are kept for the next call.
+char* stunetd_pinned(int64_t bytes, at::Tensor** out) {
+  return guarded([&] { *out = new at::Tensor(at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(true))); });
+}
+
 // Gives cached memory that no tensor uses back to the CUDA driver.
 char* stunetd_empty_cuda_cache() {
   return guarded([&] {
@@ -103,19 +110,27 @@ char* stunetd_empty_cuda_cache() {
   });
 }
 
-// Bytes on a CUDA device: free and total as the driver sees them, then in tensors now and at most so far.
+// Bytes on a CUDA device: free and total as the driver sees them, in tensors now, the most in tensors so far, and taken from
+// the driver for tensors and for the cache.
 char* stunetd_cuda_memory(int device, int64_t* out) {
   return guarded([&] {
     auto* allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
     const auto index = static_cast<c10::DeviceIndex>(device);
     const auto [free, total] = allocator->getMemoryInfo(index);
     const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-    const auto bytes = allocator->getDeviceStats(index).allocated_bytes[all];
+    const auto stats = allocator->getDeviceStats(index);
+    const auto bytes = stats.allocated_bytes[all];
     out[0] = static_cast<int64_t>(free);
     out[1] = static_cast<int64_t>(total);
     out[2] = bytes.current;
     out[3] = bytes.peak;
+    out[4] = stats.reserved_bytes[all].current;
   });
+}
+
+// Counts the most bytes in tensors from now on.
+char* stunetd_reset_cuda_peak(int device) {
+  return guarded([&] { c10::getDeviceAllocator(c10::DeviceType::CUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(device)); });
 }
 
 }  // extern "C"

@@ -16,8 +16,10 @@ unsafe extern "C" {
     fn stunetd_conv3d(x: At, weight: At, bias: At, padding: *const i64, stride: *const i64, sum: At, out: *mut At) -> *mut c_char;
     fn stunetd_allow_tf32(allow: bool) -> *mut c_char;
     fn stunetd_cuda_has_bf16(out: *mut bool) -> *mut c_char;
+    fn stunetd_pinned(bytes: i64, out: *mut At) -> *mut c_char;
     fn stunetd_empty_cuda_cache() -> *mut c_char;
     fn stunetd_cuda_memory(device: c_int, out: *mut i64) -> *mut c_char;
+    fn stunetd_reset_cuda_peak(device: c_int) -> *mut c_char;
 }
 
 /// Takes over and frees a message of the shim; null is success.
@@ -88,6 +90,13 @@ pub(super) fn cuda_has_bf16() -> Result<bool, Error> {
     Ok(yes)
 }
 
+/// Page-locked host memory, uninitialised, as a tensor of `bytes` bytes: a CUDA device copies from and to it by itself. An
+/// error without such a device.
+pub(super) fn pinned(bytes: i64) -> Result<Tensor, Error> {
+    // SAFETY: allocates.
+    make(|out| unsafe { stunetd_pinned(bytes, out) })
+}
+
 /// Gives cached device memory that no tensor uses back to the CUDA driver. Does nothing without CUDA.
 pub fn empty_cuda_cache() -> Result<(), Error> {
     // SAFETY: the caching allocator takes its own lock.
@@ -103,17 +112,25 @@ pub struct CudaMemory {
     pub total: u64,
     /// In this process's tensors now.
     pub allocated: u64,
-    /// The most that was in this process's tensors at a time.
+    /// The most that was in this process's tensors at a time, since the start or [`reset_cuda_peak`].
     pub peak: u64,
+    /// What this process holds for tensors, used or cached: not free, but at hand.
+    pub reserved: u64,
 }
 
 /// The memory of CUDA device `index`; an error where there is none.
 pub fn cuda_memory(index: usize) -> Result<CudaMemory, Error> {
-    let mut bytes = [0i64; 4];
-    // SAFETY: the array has the four elements that the shim writes.
+    let mut bytes = [0i64; 5];
+    // SAFETY: the array has the five elements that the shim writes.
     check(unsafe { stunetd_cuda_memory(index as c_int, bytes.as_mut_ptr()) })?;
-    let [free, total, allocated, peak] = bytes.map(|b| b.max(0) as u64);
-    Ok(CudaMemory { free, total, allocated, peak })
+    let [free, total, allocated, peak, reserved] = bytes.map(|b| b.max(0) as u64);
+    Ok(CudaMemory { free, total, allocated, peak, reserved })
+}
+
+/// Counts [`CudaMemory::peak`] anew from now on; an error without such a device.
+pub fn reset_cuda_peak(index: usize) -> Result<(), Error> {
+    // SAFETY: the caching allocator takes its own lock.
+    check(unsafe { stunetd_reset_cuda_peak(index as c_int) })
 }
 
 /// Keeps libtorch's waiting threads from burning cores that other work could use. Call before the first network runs;

@@ -14,6 +14,7 @@ mod dicom_input;
 mod docs;
 mod engine;
 mod first_steps;
+mod gpu;
 mod jobs;
 mod json_outputs;
 mod ledger;

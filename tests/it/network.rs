@@ -8,7 +8,7 @@ use stunetd::stunet::{Architecture, Network, Precision, Size, forward_file};
 use tch::{Device, Kind, Tensor};
 
 /// The array of a golden file as an f64 tensor.
-fn tensor(file: &Tensors, name: &str) -> Tensor {
+pub fn tensor(file: &Tensors, name: &str) -> Tensor {
     let array = file.get(name);
     let shape: Vec<i64> = array.shape.iter().map(|&n| n as i64).collect();
     Tensor::from_slice(&array.values).reshape(shape)
@@ -19,7 +19,7 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 }
 
 /// All tensors below a prefix, by the rest of their names.
-fn params(file: &Tensors, prefix: &str) -> HashMap<String, Tensor> {
+pub fn params(file: &Tensors, prefix: &str) -> HashMap<String, Tensor> {
     file.names().iter().filter_map(|name| Some((name.strip_prefix(prefix)?.to_string(), tensor(file, name)))).collect()
 }
 
@@ -34,16 +34,16 @@ fn weights(path: &std::path::Path) -> HashMap<String, Tensor> {
     weights.iter().map(|(name, t)| (name.clone(), tensor(t))).collect()
 }
 
-fn copy(params: &HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+pub fn copy(params: &HashMap<String, Tensor>) -> HashMap<String, Tensor> {
     params.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect()
 }
 
-fn shapes(params: &HashMap<String, Tensor>) -> Vec<(String, Vec<i64>)> {
+pub fn shapes(params: &HashMap<String, Tensor>) -> Vec<(String, Vec<i64>)> {
     params.iter().map(|(name, t)| (name.clone(), t.size())).collect()
 }
 
 /// Compares all outputs that the golden file stores in a precision: `f32/output.0`, `f64/output.0.stride2`, …
-fn compare(file: &Tensors, network: &Network, precision: &str, tolerance: f64) {
+pub fn compare(file: &Tensors, network: &Network, precision: &str, tolerance: f64) {
     let outputs = network.forward_all(&tensor(file, "input")).expect("forward");
     let full = network.forward(&tensor(file, "input")).expect("forward");
     assert_eq!(values(&full), values(&outputs[0]), "forward is the first of forward_all");

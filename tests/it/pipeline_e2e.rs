@@ -2,7 +2,7 @@
 
 use crate::need;
 use crate::support::cases::{decoder, series_in};
-use crate::support::{data, golden, note_skipped};
+use crate::support::{data, golden, note_skipped, root};
 use std::collections::BTreeMap;
 use std::path::Path;
 use stunetd::models::import::{ImportOptions, import};
@@ -13,23 +13,28 @@ use stunetd::stunet::{Precision, cpu_has_bf16};
 use stunetd::volume::{LabelMap, Limits, ReadLimits, Volume, nifti, prepare, read};
 
 /// The demo model that the repository ships.
-fn demo() -> Generation {
-    Generation::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")).expect("models/demo")
+pub fn demo() -> Generation {
+    Generation::open(&root().join("models/demo")).expect("models/demo")
 }
 
 /// The real series, read from its JPEG 2000 slices.
-fn dicom_volume() -> Option<Volume> {
+pub fn dicom_volume() -> Option<Volume> {
+    Some(only_series(&data("ct_real/dicom")?))
+}
+
+/// The one series of a folder.
+pub fn only_series(folder: &Path) -> Volume {
     let decoder = decoder();
-    let mut cases = candidate_cases(series_in(&data("ct_real/dicom")?, &decoder)).cases;
+    let mut cases = candidate_cases(series_in(folder, &decoder)).cases;
     assert_eq!(cases.len(), 1, "one series");
-    Some(read(cases.remove(0), &ReadLimits::default(), &decoder).expect("volume"))
+    read(cases.remove(0), &ReadLimits::default(), &decoder).expect("volume")
 }
 
 fn nifti_volume(name: &str) -> Option<Volume> {
     Some(nifti::read(&data(&format!("ct_nifti/{name}"))?, &Limits::default()).expect("NIfTI"))
 }
 
-fn segment(engine: &mut TorchEngine, manifest: &Manifest, volume: &Volume, mirror: bool) -> LabelMap {
+pub fn segment(engine: &mut TorchEngine, manifest: &Manifest, volume: &Volume, mirror: bool) -> LabelMap {
     let prepared = prepare(volume, manifest, &Limits::default()).expect("prepared");
     let options = SegmentOptions { mirror, ..SegmentOptions::default() };
     engine.segment(prepared, options, &mut |_| true).expect("labels")
@@ -40,14 +45,14 @@ fn open(model: &Generation, precision: Precision) -> TorchEngine {
 }
 
 /// How two label maps agree.
-struct Agreement {
+pub struct Agreement {
     /// Share of equal voxels.
-    equal: f64,
+    pub equal: f64,
     /// Smallest Dice of the labels in the second.
-    dice: f64,
+    pub dice: f64,
 }
 
-fn agreement(got: impl Fn(usize) -> u16, want: impl Fn(usize) -> u16, voxels: usize) -> Agreement {
+pub fn agreement(got: impl Fn(usize) -> u16, want: impl Fn(usize) -> u16, voxels: usize) -> Agreement {
     let mut counts: BTreeMap<u16, [u64; 3]> = BTreeMap::new();
     let mut equal = 0u64;
     for i in 0..voxels {
@@ -66,7 +71,7 @@ fn agreement(got: impl Fn(usize) -> u16, want: impl Fn(usize) -> u16, voxels: us
 }
 
 /// Holds a label map to a golden file: place in the patient, voxels, every label's Dice.
-fn compare(map: &LabelMap, name: &str, equal: f64, dice: f64) {
+pub fn compare(map: &LabelMap, name: &str, equal: f64, dice: f64) {
     let path = golden(&format!("nnunet/e2e/{name}.nii.gz")).expect("golden");
     let golden = nifti::read(&path, &Limits::default()).expect("golden");
     assert_eq!(map.shape(), golden.shape, "{name}");

@@ -1,6 +1,6 @@
 //! Generated DICOM cases (`make_cases.py` of the shared tools) and series made of a folder.
 
-use super::{note_skipped, python_with, shared};
+use super::{note_skipped, python_with, shared, stunetd};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,7 +48,7 @@ pub fn decoder() -> Decoder {
 
 /// Its configuration.
 pub fn decoder_config() -> DecoderConfig {
-    DecoderConfig { program: env!("CARGO_BIN_EXE_stunetd").into(), workers: 2, ..DecoderConfig::default() }
+    DecoderConfig { program: stunetd(), workers: 2, ..DecoderConfig::default() }
 }
 
 /// Everything below a folder, grouped.
