@@ -96,7 +96,7 @@ fn best(repeats: usize, steps: &mut [&mut dyn FnMut()]) -> Vec<f64> {
 }
 
 fn case(series: &Series) -> Case {
-    Case { channels: vec![series.clone()], volume_key: [0; 32] }
+    Case { channels: vec![series.clone()], grid: 0, volume_key: [0; 32] }
 }
 
 fn series_in(folder: &Path) -> Series {

@@ -74,9 +74,10 @@ impl Code {
             }
             Code::SeriesLocalizer | Code::SeriesDerived | Code::SeriesNotMonochrome | Code::SeriesNotVolume => Kind::Expected,
             Code::SeriesNotAttenuationCorrected => Kind::Expected,
+            Code::SelectNoRule | Code::SelectIgnored | Code::SelectNotBest => Kind::Expected,
             Code::InputSpecialFile | Code::InputUnreadableFile | Code::InputTooLarge | Code::InputTooMany => Kind::System,
             _ => match self.area() {
-                "input" | "codec" | "series" | "quantity" => Kind::Source,
+                "input" | "codec" | "series" | "quantity" | "select" => Kind::Source,
                 _ => Kind::System,
             },
         }

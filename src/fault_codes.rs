@@ -70,6 +70,15 @@ codes! {
     VolumeNotFinite, "volume.not_finite", Poison, "The image has values that are not finite numbers.", "Check the image at its source; NaN or infinity has no place in it.";
     // ---- scope of a model
     ScopeModality, "scope.modality", Poison, "The model is not made for images of this kind.", "Choose a model made for this modality.";
+    ScopeAge, "scope.age", Poison, "The patient's age is outside of the model's scope, or not known.", "Choose a model made for this age.";
+    ScopeSpacing, "scope.spacing", Poison, "The slices or pixels are farther apart, or closer, than the model is made for.", "Send a reconstruction within the range named.";
+    ScopeCoverage, "scope.coverage", Poison, "The series covers too little of the body for the model.", "Send the whole series, or choose a model made for such a range.";
+    ScopeAnatomy, "scope.anatomy", Poison, "The header does not name a part of the body that the model is made for.", "Choose a model made for this anatomy, or let its scope flag what is not known.";
+    // ---- rules on which series are segmented
+    SelectNoRule, "select.no_rule", Poison, "No rule on which series are segmented matches.", "Nothing, or change the `[[select]]` rules; the message says what each one misses.";
+    SelectIgnored, "select.ignored", Poison, "A rule says to leave this series alone.", "Nothing, or change the rule.";
+    SelectNotBest, "select.not_best", Poison, "Another series of the study is better by the same rule.", "Nothing, or change the rule's `prefer`.";
+    SelectNoPartner, "select.no_partner", Poison, "The model takes several series (PET and CT), and one of them has not come.", "Send the other series of the study with the same frame of reference.";
     // ---- models
     ModelMissing, "model.missing", Poison, "The model folder or a file in it is missing.", "Import the model again with `stunetd model import`.";
     ModelManifest, "model.bad_manifest", Poison, "The model's manifest can not be used.", "Import the model again with `stunetd model import`.";

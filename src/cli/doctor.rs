@@ -196,10 +196,15 @@ fn memory(budget: Option<ByteSize>) -> Check {
 /// Everything on disk that the configuration names.
 fn places(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
-    checks.push(match crate::models::Generation::open(&config.model.path) {
-        Ok(model) => Check::ok("model", format!("{} {} in {}", model.manifest.name, model.manifest.version, config.model.path.display())),
-        Err(fault) => Check::fail("model", &fault),
-    });
+    match crate::intake::select::rules(config) {
+        Ok(rules) => {
+            let mut models: Vec<_> = rules.into_iter().filter_map(|rule| rule.model).collect();
+            models.dedup_by(|a, b| a.dir == b.dir);
+            let found = |m: &crate::models::Generation| format!("{} {} in {}", m.manifest.name, m.manifest.version, m.dir.display());
+            checks.extend(models.iter().map(|model| Check::ok("model", found(model))));
+        }
+        Err(fault) => checks.push(Check::fail("model", &fault)),
+    }
     for watch in &config.watch {
         checks.push(match std::fs::read_dir(&watch.path) {
             Ok(_) => Check::ok("watched folder", watch.path.display().to_string()),

@@ -20,6 +20,7 @@ mod model_verify;
 mod progress;
 mod report;
 mod segment;
+mod selection;
 pub mod serve;
 
 pub use report::{print_json, print_line};

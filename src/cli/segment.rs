@@ -7,11 +7,12 @@ use crate::delivery;
 use crate::dicom::{PixelFormat, SeriesKey};
 use crate::fault::{Class, Code, Fault};
 use crate::intake::scan::{Scan, ScanLimits, scan};
+use crate::intake::select::{Rule, Verdict, select};
 use crate::models::Generation;
-use crate::pipeline::{Board, End, Input, JobId, Next, Order, Outcome, Plan, Street, Ticket, WhenPublished, network, refusal};
+use crate::pipeline::{Board, End, Input, JobId, Next, Order, Outcome, Plan, Street, Ticket, WhenPublished, network};
 use crate::results::ResultManifest;
 use crate::segment::SegmentOptions;
-use crate::series::{self, Policy};
+use crate::series::{self, Policy, Series};
 use crate::stunet::{DeviceChoice, Precision};
 use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::durable::StagingDir;
@@ -157,19 +158,21 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         None => machine::memory().map_or(u64::MAX, |m| m.available),
     };
     let bar = Bar::wheel("loading the model");
+    let order = Arc::new(Order {
+        model: model.clone(),
+        options: SegmentOptions { step: args.step.get(), mirror: args.mirror },
+        irregular: args.irregular,
+        formats,
+        output: args.out.clone(),
+        published: WhenPublished::Compare,
+        decoder,
+        host_memory,
+    });
     let mut street = Street::start(Plan {
-        order: Order {
-            model,
-            options: SegmentOptions { step: args.step.get(), mirror: args.mirror },
-            irregular: args.irregular,
-            formats,
-            output: args.out.clone(),
-            published: WhenPublished::Compare,
-            decoder,
-            host_memory,
-        },
+        model,
+        host_memory,
         ledger: None,
-        engine: network(args.model.clone(), args.device, args.precision, cores.torch),
+        engine: network(args.device, args.precision, cores.torch),
         cores,
         clock: clock.clone(),
         metrics: Arc::new(Metrics::new().map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?),
@@ -180,7 +183,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     loop {
         while let Some((subject, input)) = waiting.pop_front() {
             let job = JobId((total - waiting.len()) as u64);
-            match street.submit(Ticket { job, since: clock.monotonic(), dated: clock.wall(), token: None }, input, None) {
+            match street.submit(Ticket { job, since: clock.monotonic(), dated: clock.wall(), token: None }, input, &order, None) {
                 Ok(()) => drop(running.insert(job, subject)),
                 Err(input) => {
                     waiting.push_front((subject, input));
@@ -216,8 +219,8 @@ fn formats(names: &[String]) -> Result<Vec<Format>, Fault> {
 }
 
 /// Everything to segment among the inputs; what can not be is told to the report.
-fn find(args: &Args, model: &Generation, decoder: &Decoder, report: &mut Report) -> Result<VecDeque<(Subject, Input)>, Fault> {
-    let mut found = VecDeque::new();
+fn find(args: &Args, model: &Arc<Generation>, decoder: &Decoder, report: &mut Report) -> Result<VecDeque<(Subject, Input)>, Fault> {
+    let (mut found, mut all) = (VecDeque::new(), Vec::new());
     let policy = Policy { irregular: args.irregular, min_slices: args.min_slices, ..Policy::default() };
     for path in &args.input {
         if is_nifti(path) && path.is_file() {
@@ -238,12 +241,19 @@ fn find(args: &Args, model: &Generation, decoder: &Decoder, report: &mut Report)
         for file in grouped.ignored {
             *report.ignored.entry(file.code.name()).or_default() += 1;
         }
-        for series in grouped.series {
-            let key = SeriesKey { study: series.study_uid.to_string(), series: series.series_uid.to_string() };
-            match refusal(&series, model) {
-                Some(refusal) => report.refuse(&Subject::Series(key), Fault::new(refusal.code, refusal.detail)),
-                None => found.push_back((Subject::Series(key), Input::Series(vec![series]))),
-            }
+        all.extend(grouped.series);
+    }
+    let rules = [Rule::all(model.clone())];
+    let series: Vec<&Series> = all.iter().collect();
+    for (one, verdict) in all.iter().zip(select(&rules, &series)) {
+        let subject = Subject::Series(SeriesKey { study: one.study_uid.to_string(), series: one.series_uid.to_string() });
+        if let Some(refusal) = verdict.refusal(&rules, &series) {
+            report.refuse(&subject, Fault::new(refusal.code, refusal.detail));
+        }
+        if let Verdict::Selected { channels, flags, .. } = verdict {
+            let mut channels: Vec<Series> = channels.into_iter().map(|i| all[i].clone()).collect();
+            channels.iter_mut().for_each(|s| s.warnings.extend(flags.iter().map(|f| (*f).to_owned())));
+            found.push_back((subject, Input::Series(channels)));
         }
     }
     Ok(found)

@@ -4,8 +4,8 @@ use crate::config::{self, Config, LogFormat};
 use crate::fault::{Code, Fault};
 use crate::intake::reception::Reception;
 use crate::intake::scp::Scp;
+use crate::intake::select;
 use crate::ledger::{Change, Ledger, Limits, Moment, Opening, Options, Reader, SqliteLedger};
-use crate::models::Generation;
 use crate::pipeline::control::Control;
 use crate::pipeline::reconcile::{self, Depth};
 use crate::pipeline::{EngineFactory, Order, Plan, Service, ServicePlan, Street, WhenPublished, network};
@@ -59,7 +59,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let choice = &config.model;
     let cores = super::cores(choice.device);
     let decoder = DecoderConfig { workers: cores.rayon, ..DecoderConfig::default() };
-    let engine = network(choice.path.clone(), choice.device, choice.precision, cores.torch);
+    let engine = network(choice.device, choice.precision, cores.torch);
     match serve(config, Seams { engine, decoder, cores, clock: Arc::new(SystemClock), shutdown }) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(fault) => {
@@ -116,7 +116,10 @@ fn reconcile(config: &Config, ledger: &SqliteLedger, opening: &Opening, metrics:
 fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: &Opening, owner: String) -> Result<(), Fault> {
     let Seams { engine, decoder, cores, clock, shutdown } = seams;
     let metrics = Arc::new(Metrics::new().map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?);
-    let model = Arc::new(Generation::open(&config.model.path)?);
+    let rules = select::rules(&config)?;
+    let Some(model) = rules.iter().find_map(|rule| rule.model.clone()) else {
+        return Err(Fault::new(Code::ConfigInvalid, "No rule segments anything."));
+    };
     // Told now, not after the first study.
     durable::create_dir_all(&config.output.path)?;
     durable::remove_leftovers(&config.output.path)?;
@@ -128,17 +131,19 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     cores.start_rayon();
     let decoder = Arc::new(Decoder::new(decoder)?);
     let choice = &config.model;
+    let order = Order {
+        model: model.clone(),
+        options: SegmentOptions { step: choice.step.get(), mirror: choice.mirror },
+        irregular: config.intake.irregular,
+        formats: config.output.formats.clone(),
+        output: config.output.path.clone(),
+        published: WhenPublished::Done,
+        decoder: decoder.clone(),
+        host_memory: config.host_memory.0,
+    };
     let street = Street::start(Plan {
-        order: Order {
-            model: model.clone(),
-            options: SegmentOptions { step: choice.step.get(), mirror: choice.mirror },
-            irregular: config.intake.irregular,
-            formats: config.output.formats.clone(),
-            output: config.output.path.clone(),
-            published: WhenPublished::Done,
-            decoder: decoder.clone(),
-            host_memory: config.host_memory.0,
-        },
+        model: model.clone(),
+        host_memory: config.host_memory.0,
         ledger: Some(ledger.clone()),
         engine,
         cores,
@@ -154,14 +159,16 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         precision = facts.precision,
         "model loaded"
     );
-    metrics.facts(&Facts {
-        version: env!("CARGO_PKG_VERSION"),
-        libtorch: LIBTORCH_VERSION.into(),
-        device: facts.device.clone(),
-        model: model.manifest.name.clone(),
-        model_version: model.manifest.version.clone(),
-        model_digest: model.digest.clone(),
-    });
+    for model in rules.iter().filter_map(|rule| rule.model.as_ref()) {
+        metrics.facts(&Facts {
+            version: env!("CARGO_PKG_VERSION"),
+            libtorch: LIBTORCH_VERSION.into(),
+            device: facts.device.clone(),
+            model: model.manifest.name.clone(),
+            model_version: model.manifest.version.clone(),
+            model_digest: model.digest.clone(),
+        });
+    }
     let oldest = {
         let ledger = ledger.clone();
         Arc::new(move || ledger.oldest().ok().flatten().unwrap_or_default())
@@ -175,7 +182,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         tracing::info!(address = %scp.address(), title = %config.dimse.ae_title, "DICOM");
     }
     let (control, commands) = Control::listen(&config.state, ledger.clone())?;
-    let plan = ServicePlan { street, ledger, owner, commands, config, reception, model, decoder, clock, metrics, shutdown };
+    let plan = ServicePlan { street, ledger, owner, commands, config, reception, rules, order, decoder, clock, metrics, shutdown };
     let result = Service::new(plan).run();
     drop((control, server, scp));
     result

@@ -41,6 +41,7 @@ macro_rules! choice {
         by_text!($name);
     };
 }
+pub(super) use choice;
 
 choice! {
     /// What is written for a result.

@@ -5,12 +5,14 @@ mod choices;
 mod network;
 mod reader;
 mod schema;
+mod select;
 mod units;
 
 pub use choices::{After, Format, Irregular, LogFormat, LogLevel, Share};
 pub use network::{AeTitle, Listen, LoopbackAddress, Network};
 pub use reader::{Mistake, nearest};
 pub use schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Spool, Stow, Watch};
+pub use select::{Modality, Orientation, Pattern, PerStudy, Preference, Priority, Range, Select, USUAL_PREFERENCES};
 pub use units::{ByteSize, HumanDuration};
 
 use crate::fault::{Code, Fault};

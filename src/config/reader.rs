@@ -1,7 +1,8 @@
 //! Reads the TOML document table by table, key by key: a mistake is noted with its line, and reading goes on.
 
 use super::schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Spool, Stow, Watch};
-use super::{choices, network, units};
+use super::select::Select;
+use super::{choices, network, select, units};
 use crate::fault::Code;
 use crate::stunet::{DeviceChoice, Precision};
 use serde::Deserialize;
@@ -57,9 +58,10 @@ macro_rules! plain {
     )*};
 }
 
-plain!(bool, PathBuf, units::ByteSize, units::HumanDuration);
+plain!(bool, f64, String, PathBuf, units::ByteSize, units::HumanDuration);
 plain!(choices::After, choices::Format, choices::Irregular, choices::LogFormat, choices::LogLevel);
 plain!(choices::Share, network::LoopbackAddress, network::Listen, network::AeTitle, network::Network);
+plain!(select::PerStudy, select::Modality, select::Orientation, select::Pattern, select::Priority);
 
 impl FromToml for DeviceChoice {
     fn read(value: Value<'_>, reader: &mut Reader) -> Option<DeviceChoice> {
@@ -101,6 +103,13 @@ macro_rules! whole {
 }
 
 whole!(usize, u32);
+impl<T: FromToml> FromToml for Option<T> {
+    const KEYS: &'static [&'static str] = T::KEYS;
+
+    fn read(value: Value<'_>, reader: &mut Reader) -> Option<Option<T>> {
+        T::read(value, reader).map(Some)
+    }
+}
 
 impl<T: FromToml> FromToml for Vec<T> {
     const KEYS: &'static [&'static str] = T::KEYS;
@@ -111,11 +120,17 @@ impl<T: FromToml> FromToml for Vec<T> {
             DeValue::Array(items) => {
                 let before = reader.mistakes.len();
                 let mut read = Vec::with_capacity(items.len());
+                // A list inside a table of a list: what is noted of that table goes by the table's own place.
+                let outer = std::mem::take(&mut reader.items);
                 for item in items {
+                    if !T::KEYS.is_empty() {
+                        let line = reader.line(item.span().start);
+                        reader.lines.insert((path.clone(), reader.items), line);
+                    }
                     read.extend(T::read(item, reader));
                     reader.items += 1;
                 }
-                reader.items = 0;
+                reader.items = outer;
                 (reader.mistakes.len() == before).then_some(read)
             }
             DeValue::Table(_) => {
@@ -134,7 +149,7 @@ impl<T: FromToml> FromToml for Vec<T> {
 pub(super) struct Reader {
     line_starts: Vec<usize>,
     above: Vec<&'static str>,
-    /// Items read of the list that is being read; lists of tables do not nest.
+    /// Items read of the list that is being read.
     items: usize,
     lines: BTreeMap<(String, usize), usize>,
     mistakes: Vec<Mistake>,
@@ -160,7 +175,7 @@ impl Reader {
         self.above.join(".")
     }
 
-    fn note(&mut self, at: usize, code: Code, message: String) {
+    pub(super) fn note(&mut self, at: usize, code: Code, message: String) {
         let line = self.line(at);
         let path = self.path();
         let message = if path.is_empty() || message.contains(&format!("`{path}`")) { message } else { format!("`{path}`: {message}") };
@@ -246,6 +261,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("spool", Spool::KEYS),
     ("intake", Intake::KEYS),
     ("jobs", Jobs::KEYS),
+    ("select", Select::KEYS),
     ("model", Model::KEYS),
     ("output", Output::KEYS),
     ("http", Http::KEYS),

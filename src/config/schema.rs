@@ -4,6 +4,7 @@
 use super::choices::{After, Format, Irregular, LogFormat, LogLevel, Share};
 use super::network::{AeTitle, Listen, LoopbackAddress, Network};
 use super::reader::{FromToml, Reader, Value};
+use super::select::Select;
 use super::units::{ByteSize, HumanDuration};
 use crate::stunet::{DeviceChoice, Precision};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ macro_rules! table {
         }
     };
 }
+pub(super) use table;
 
 table! {
     /// The whole file.
@@ -54,6 +56,8 @@ table! {
         intake: Intake = Intake::default(),
         /// What happens to a study at whose work the daemon died.
         jobs: Jobs = Jobs::default(),
+        /// Which series are segmented, by which model: the first rule that matches decides. Without rules, all that the model is for.
+        select: Vec<Select> = Vec::new(),
         /// The model and how it runs.
         model: Model = Model::default(),
         /// Where results go.
@@ -140,6 +144,8 @@ table! {
         rescan: HumanDuration = HumanDuration(Duration::from_secs(60)),
         /// Missing slices or varying distances.
         irregular: Irregular = Irregular::Refuse,
+        /// A study has to be quiet for this long before its best series is chosen, or its PET and CT are brought together.
+        study_quiet: HumanDuration = HumanDuration(Duration::from_secs(60)),
         /// Series with fewer slices are refused.
         min_slices: usize = 3,
     }
@@ -206,8 +212,9 @@ impl Config {
         for path in paths.chain([&mut self.state, &mut self.model.path, &mut self.output.path, &mut self.spool.path]) {
             *path = base.join(&path);
         }
+        let models = self.select.iter_mut().map(|rule| &mut rule.model);
         let Dimse { tls_certificate, tls_key, tls_client_ca, .. } = &mut self.dimse;
-        for path in [&mut self.libtorch_dir, tls_certificate, tls_key, tls_client_ca] {
+        for path in [&mut self.libtorch_dir, tls_certificate, tls_key, tls_client_ca].into_iter().chain(models) {
             if !path.as_os_str().is_empty() {
                 *path = base.join(&path);
             }
@@ -256,6 +263,7 @@ impl Config {
                 wrong.push((key, 0, "the path is empty".into()));
             }
         }
+        wrong.extend(Select::check(&self.select));
         if self.host_memory < ByteSize(1 << 30) {
             wrong.push(("host_memory", 0, format!("{} is too little for any study; at least 1 GiB", self.host_memory)));
         }

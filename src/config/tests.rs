@@ -6,10 +6,28 @@ fn the_default_file_says_the_defaults() {
     assert_eq!(parse(""), Ok(Config::default()));
 }
 
+/// The default file with its examples: lines whose `#` is followed by no blank.
+fn with_examples() -> String {
+    DEFAULT_FILE
+        .lines()
+        .map(|l| l.strip_prefix('#').filter(|rest| !rest.is_empty() && !rest.starts_with(' ')).unwrap_or(l))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn the_examples_of_the_default_file_are_valid() {
+    let config = parse(&with_examples()).expect("valid");
+    let rule = &config.select[0];
+    assert_eq!((rule.name.as_str(), rule.per_study, rule.prefer.len(), rule.contrast), ("chest", PerStudy::Best, 5, Some(true)));
+    assert_eq!((rule.slices, rule.coverage), (Range { min: Some(50.0), max: Some(2000.0) }, Range { min: Some(150.0), max: None }));
+    assert_eq!(Config { select: Vec::new(), ..config }, Config::default());
+}
+
 /// Every key of the schema stands in the default file, so that it documents all there is.
 #[test]
 fn the_default_file_names_every_key() {
-    let document: toml::Table = DEFAULT_FILE.parse().expect("TOML");
+    let document: toml::Table = with_examples().parse().expect("TOML");
     let mut missing = Vec::new();
     for (table, keys) in reader::TABLES {
         let entries = match document.get(*table) {
@@ -48,6 +66,19 @@ listen = "0.0.0.0:80"
 
 [logs]
 format = "text"
+
+[[select]]
+name = "one"
+modality = ["CT"]
+
+[[select]]
+name = "two"
+modality = ["CT", "MR"]
+kernal = "^B"
+description = "(("
+slices = { mim = 5 }
+prefer = ["original", "sharp"]
+contrast = "yes"
 "#;
     let told: Vec<String> = parse(text).expect_err("mistakes").iter().map(|m| format!("{} {m}", m.code)).collect();
     insta::assert_snapshot!(told.join("\n"), @r#"
@@ -63,6 +94,12 @@ format = "text"
     config.unknown_key 17: unknown key `frobnicate` in [model]; valid here: path, device, precision, step, mirror
     config.invalid 20: `http.listen`: `0.0.0.0:80` is not a loopback address; put a proxy with TLS in front to reach it from elsewhere
     config.unknown_key 22: unknown key `logs`; did you mean `log`?
+    config.invalid 31: `select.modality`: `MR` is not one of: CT, PT
+    config.unknown_key 32: unknown key `kernal` in [select]; did you mean `kernel`?
+    config.invalid 33: `select.description`: `((` is not a regular expression: unclosed group
+    config.unknown_key 34: unknown key `mim` in [select.slices]; did you mean `min`?
+    config.invalid 35: `select.prefer`: `sharp`: expected one of original, axial, slice_distance, coverage, slices, { kernel = "pattern" }, { slice_distance = mm }
+    config.invalid 36: `select.contrast`: invalid type: string "yes", expected a boolean
     "#);
 }
 
@@ -82,6 +119,8 @@ fn values_are_checked_against_each_other() {
         "[[watch]]\npath = \"/a\"\n[[watch]]\npath = \"/a/b\"",
         "[output]\nformats = []",
         "[intake]\nmin_slices = 0",
+        "[[select]]\nname = \"a\"\nmodality = [\"CT\", \"PT\"]\n[[select]]\nignore = true\n[[select]]\nname = \"a\"\nignore = true\npriority = \"stat\"",
+        "[[select]]\nname = \"a\"\nprefer = [{ kernel = \"^B\" }, \"axial\"]\n[[select]]\nname = \"b\"\nslices = { min = 5, max = 4 }",
     ];
     insta::assert_snapshot!(cases.map(told).join("\n"), @r#"
     1: `watch`: at least one folder has to be watched, or `dimse.listen` or `stow.enabled` be set
@@ -90,6 +129,11 @@ fn values_are_checked_against_each_other() {
     4: `watch.path`: /a/b lies in, or holds, another watched folder
     2: `output.formats`: at least one of: seg, labelmap, nifti, preview
     2: `intake.min_slices`: at least 1
+    4: `select`: every rule needs a `name`
+    7: `select.name`: there is a rule `a` already
+    8: `select.ignore`: a rule that ignores has no model, priority or per_study
+    3: `select.prefer`: needs per_study = "best"
+    6: `select.slices`: min has to be at most max, both finite
     "#);
 }
 

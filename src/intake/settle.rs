@@ -159,6 +159,11 @@ impl<K: Ord + Clone, P: PartialEq> Settle<K, P> {
         self.series.values().filter(|s| !s.taken).map(|s| s.due(self.quiet)).min()
     }
 
+    /// The series that are known, and whether each is taken.
+    pub fn known(&self) -> impl Iterator<Item = (&K, bool)> {
+        self.series.iter().map(|(key, seen)| (key, seen.taken))
+    }
+
     /// Series that are not taken.
     pub fn open(&self) -> usize {
         self.series.values().filter(|s| !s.taken).count()

@@ -43,6 +43,13 @@ pub enum Change {
         /// The worker's claim.
         token: Token,
     },
+    /// It is done with another model than the lease named.
+    Pin {
+        /// The worker's claim.
+        token: Token,
+        /// Digest of the model.
+        model: String,
+    },
     /// The files are no longer what the job was queued for.
     Outdate {
         /// The worker's claim.
@@ -147,7 +154,7 @@ pub struct Lease {
     pub owner: String,
     /// How long the claim holds without being renewed.
     pub hold: Duration,
-    /// Digest of the model that the job is pinned to; empty for deliveries.
+    /// Digest of the model that the job is pinned to, unless [`Change::Pin`] names another; empty for deliveries.
     pub model: String,
 }
 

@@ -72,8 +72,15 @@ pub struct Preprocessing {
     pub order: NormalizationOrder,
     /// Interpolation of images and of probabilities.
     pub resampling: Resampling,
+    /// The channel whose grid the images are brought to and the labels are given on; those of other channels are interpolated onto it.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub grid_channel: usize,
     /// One per input channel.
     pub channels: Vec<Channel>,
+}
+
+fn is_first(channel: &usize) -> bool {
+    *channel == 0
 }
 
 /// Array orientation a model expects.
@@ -195,19 +202,63 @@ pub struct Postprocessing {
     pub connectivity: Option<u8>,
 }
 
-/// What a model may be used on (`spec/clinical.md` section 1).
+/// What a model may be used on (`spec/clinical.md` section 1). What is not given does not restrict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Scope {
-    /// Modalities by channel, `CT` or `PT`.
+    /// Modalities by channel, `CT` or `PT`; of a model with one channel, all that it takes.
     pub modality: Vec<String>,
     /// Youngest age in years.
     pub min_age: f64,
+    /// Oldest age in years.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<f64>,
+    /// Least and largest distance of neighbouring slices, mm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slice_distance: Option<[f64; 2]>,
+    /// Least and largest distance of neighbouring pixels, mm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pixel_spacing: Option<[f64; 2]>,
+    /// Least extent along the slices' normal, mm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_coverage: Option<f64>,
+    /// Values of Body Part Examined that the model is made for. A hint: any other value, or none, leaves the anatomy unknown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub body_part: Vec<String>,
+    /// What happens where the header does not tell.
+    #[serde(skip_serializing_if = "OnUnknown::is_flag")]
+    pub on_unknown: OnUnknown,
+}
+
+/// What happens to an image of which nobody can say whether it is in the scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnknown {
+    /// It is refused.
+    Refuse,
+    /// It is segmented, and the result has a warning.
+    #[default]
+    Flag,
+}
+
+impl OnUnknown {
+    fn is_flag(&self) -> bool {
+        *self == OnUnknown::Flag
+    }
 }
 
 impl Default for Scope {
     fn default() -> Self {
-        Scope { modality: vec!["CT".into()], min_age: 18.0 }
+        Scope {
+            modality: vec!["CT".into()],
+            min_age: 18.0,
+            max_age: None,
+            slice_distance: None,
+            pixel_spacing: None,
+            min_coverage: None,
+            body_part: Vec::new(),
+            on_unknown: OnUnknown::Flag,
+        }
     }
 }
 

@@ -33,6 +33,7 @@ impl Manifest {
         ensure(is_text(&self.version, MAX_LO), &|| format!("version {:?} is not a text of 1 to {MAX_LO} characters", self.version))?;
         self.check_weights()?;
         self.check_preprocessing()?;
+        self.check_scope()?;
         self.check_labels()?;
         self.check_inference()
     }
@@ -74,6 +75,30 @@ impl Manifest {
             };
             if !sound || !is_text(&c.name, MAX_LO) {
                 return Err(format!("the channel {:?} has no usable name or intensity statistics", c.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_scope(&self) -> Result<(), String> {
+        let (s, channels, grid) = (&self.scope, self.preprocessing.channels.len(), self.preprocessing.grid_channel);
+        if channels > 1 && s.modality.len() != channels {
+            return Err(format!("scope.modality {:?} does not name one modality for each of {channels} channels", s.modality));
+        }
+        if grid >= channels {
+            return Err(format!("preprocessing.grid_channel is {grid}; there are {channels} channels, counted from 0"));
+        }
+        let ordered = |range: [f64; 2]| range[0] >= 0.0 && range[0] <= range[1];
+        for (key, range) in [
+            ("slice_distance", s.slice_distance),
+            ("pixel_spacing", s.pixel_spacing),
+            ("min_coverage", s.min_coverage.map(|v| [v, v])),
+            ("min_age and max_age", Some([s.min_age, s.max_age.unwrap_or(f64::MAX)])),
+        ] {
+            if let Some(range) = range
+                && !ordered(range)
+            {
+                return Err(format!("scope.{key} {range:?} is not a range of numbers from 0"));
             }
         }
         Ok(())

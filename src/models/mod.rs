@@ -13,6 +13,6 @@ pub use error::ModelError;
 pub use generation::{Generation, Listed, MANIFEST, list};
 pub use labels::{Code, Label, LabelTable, LabelTableError};
 pub use manifest::{
-    Aggregation, Channel, Inference, Manifest, Normalization, NormalizationOrder, Orientation, Postprocessing, Preprocessing, Provenance,
-    Region, Resampling, Scope, Status, Weights,
+    Aggregation, Channel, Inference, Manifest, Normalization, NormalizationOrder, OnUnknown, Orientation, Postprocessing, Preprocessing,
+    Provenance, Region, Resampling, Scope, Status, Weights,
 };

@@ -4,16 +4,21 @@ use super::street::{EngineFactory, EngineFacts, Opened};
 use crate::models::Generation;
 use crate::segment::TorchEngine;
 use crate::stunet::{DeviceChoice, Precision};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Opens the model of a folder on a device when the street asks for it; its weights have to be the ones that the manifest
-/// names. `threads`: those of one libtorch operation.
-pub fn network(model: PathBuf, device: DeviceChoice, precision: Precision, threads: usize) -> EngineFactory {
-    Arc::new(move || {
-        let model = Generation::open(&model)?;
-        model.verify(&mut |_, _| {})?;
-        let engine = TorchEngine::open(&model, device, precision, Some(threads))?;
+/// Opens a model on a device when the street asks for it; its weights have to be the ones that its manifest names, which is
+/// seen to the first time. `threads`: those of one libtorch operation.
+pub fn network(device: DeviceChoice, precision: Precision, threads: usize) -> EngineFactory {
+    let verified: Mutex<BTreeSet<String>> = Mutex::default();
+    Arc::new(move |model: &Generation| {
+        let mut verified = verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if !verified.contains(&model.digest) {
+            model.verify(&mut |_, _| {})?;
+            verified.insert(model.digest.clone());
+        }
+        drop(verified);
+        let engine = TorchEngine::open(model, device, precision, Some(threads))?;
         let facts = EngineFacts { device: engine.device_name(), precision: engine.precision().name().into() };
         Ok(Opened { engine: Box::new(engine), facts })
     })

@@ -13,11 +13,19 @@ const F32: u64 = 4;
 
 /// The most bytes that a case holds at once on its way down the street, its share of the engine's included.
 pub fn host_bytes(input: &Input, model: &Manifest, facts: &EngineFacts) -> Result<u64, Fault> {
-    let (channels, shape, spacing) = match input {
-        Input::Series(series) => (series.len(), series.first().map_or([0; 3], shape), series.first().map_or([1.0; 3], spacing)),
+    let (channels, source, spacing) = match input {
+        Input::Series(series) => {
+            let grid = series.get(model.preprocessing.grid_channel);
+            (series.len(), grid.map_or([0; 3], shape), grid.map_or([1.0; 3], spacing))
+        }
         Input::Nifti(path) => nifti::peek(path)?,
     };
-    Ok(bytes(channels, shape, spacing, model, facts))
+    // Of several channels the one that is being read is there beside the common grid.
+    let beside = match input {
+        Input::Series(series) if series.len() > 1 => series.iter().map(|s| voxels(shape(s))).max().unwrap_or(0).saturating_mul(F32),
+        _ => 0,
+    };
+    Ok(bytes(channels, source, spacing, model, facts).saturating_add(beside))
 }
 
 /// The same from numbers: `shape` and `spacing` (mm) of the source grid in `[z, y, x]`.
@@ -27,13 +35,17 @@ fn bytes(channels: usize, shape: [usize; 3], spacing: [f64; 3], model: &Manifest
     let cuda = facts.device != "cpu";
     let grids = Grids { network, cropped: shape, source: shape };
     let engine = bytes_needed(model, &grids, &Placement { cuda, number, batch: 1, sums_on_host: !cuda }).host;
-    let voxels = |shape: [usize; 3]| shape.iter().fold(channels as u64, |n, &s| n.saturating_mul(s as u64));
     // The volume stays for the picture. Beside it lies either an array that is resampled along some axes only, or the engine's part,
     // which counts the prepared grid.
-    let volume = voxels(shape).saturating_mul(F32);
-    let prepared = voxels(network).saturating_mul(F32);
+    let channels = channels as u64 * F32;
+    let volume = voxels(shape).saturating_mul(channels);
+    let prepared = voxels(network).saturating_mul(channels);
     let halfway = volume.max(prepared);
     volume.saturating_add(engine.max(prepared.saturating_add(halfway)))
+}
+
+fn voxels(shape: [usize; 3]) -> u64 {
+    shape.iter().fold(1, |n, &s| n.saturating_mul(s as u64))
 }
 
 /// The network's grid, network axes.

@@ -43,15 +43,15 @@ pub struct Claimed {
 }
 
 impl Jobs {
-    /// `owner` names this process; `model` is the digest that jobs are pinned to when they are claimed.
+    /// `owner` names this process; `model` is the digest that jobs are pinned to when they are claimed, until a rule names another.
     pub fn new(ledger: Arc<dyn Ledger>, owner: String, model: String, metrics: Arc<Metrics>) -> Jobs {
         let lease = Lease { owner, hold: HOLD, model };
         Jobs { ledger, lease, claimed: BTreeMap::new(), untold: VecDeque::new(), metrics }
     }
 
-    /// A series is complete. Returns once that is durable.
-    pub fn close(&self, closing: Closing) -> Result<(), Fault> {
-        self.ledger.commit(vec![Change::Close(closing)])?;
+    /// Series are complete. Returns once that is durable, for all of them.
+    pub fn close(&self, closings: Vec<Closing>) -> Result<(), Fault> {
+        self.ledger.commit(closings.into_iter().map(Change::Close).collect())?;
         self.count();
         Ok(())
     }
@@ -71,6 +71,13 @@ impl Jobs {
         self.claimed.insert(job.id, claimed);
         self.count();
         Ok(Some(job))
+    }
+
+    /// A claimed job is done with this model, by its digest.
+    pub fn pin(&self, job: JobId, model: &str) -> Result<(), Fault> {
+        let Some(claimed) = self.claimed.get(&job).filter(|_| model != self.lease.model) else { return Ok(()) };
+        self.ledger.commit(vec![Change::Pin { token: claimed.token, model: model.into() }])?;
+        Ok(())
     }
 
     /// A job that was claimed here and has not ended.

@@ -3,6 +3,7 @@
 mod board;
 pub mod budget;
 pub mod channels;
+mod choice;
 pub mod control;
 mod engine;
 mod estimate;
@@ -11,11 +12,12 @@ pub mod reconcile;
 mod service;
 mod stages;
 mod street;
+mod studies;
 mod work;
 
 pub use board::{Beat, Board, Seat};
 pub use engine::network;
 pub use service::{Service, ServicePlan};
-pub use stages::{Input, Order, WhenPublished, refusal};
+pub use stages::{Input, Order, WhenPublished};
 pub use street::{End, EngineFactory, EngineFacts, Next, Opened, Outcome, Plan, Street};
 pub use work::{Envelope, JobId, Ticket, Times, Token, Work};

@@ -5,34 +5,34 @@
 //! quiet time finds it unchanged. What is to be done is in the ledger: the line there may be long, the street takes one
 //! job after the other.
 
+mod closing;
+
+use super::choice::{Choice, Chosen};
 use super::jobs::{Jobs, PAUSE_FIRST, published};
-use super::stages::{Input, refusal};
+use super::stages::Order;
 use super::street::{End, Outcome, Street};
-use super::work::{JobId, Ticket};
+use super::work::JobId;
 use crate::config::Config;
-use crate::delivery;
-use crate::dicom::{PixelFormat, SeriesKey};
+use crate::dicom::SeriesKey;
 use crate::fault::{Class, Code, Fault};
 use crate::intake::reception::Reception;
 use crate::intake::scan::ScanLimits;
+use crate::intake::select::Rule;
 use crate::intake::settle::{Quiet, Settle, Told};
 use crate::intake::spool;
-use crate::intake::tree::{Loaded, Print, Tree};
+use crate::intake::tree::{Print, Tree};
 use crate::intake::watch::{Dirty, Watcher};
-use crate::ledger::{Closing, Evidence, Job, Ledger, NewVolume, Priority, Problem};
-use crate::models::Generation;
-use crate::results::Replaced;
-use crate::series::{self, Policy, Refusal, Series};
+use crate::ledger::Ledger;
+use crate::series::Policy;
 use crate::sys::clock::Clock;
 use crate::sys::crash::{self, Point};
 use crate::sys::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use crate::telemetry::log::keyed_hash;
-use crate::volume::decode::{Decoder, plane_digest};
+use crate::volume::decode::Decoder;
 use crossbeam::channel::{Receiver, RecvError, never, select};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,11 +68,11 @@ pub struct Service {
     /// Roots that could not be read at the last look; told once.
     unreadable: BTreeSet<PathBuf>,
     policy: Policy,
-    model: Arc<Generation>,
+    choice: Choice,
     output: PathBuf,
     decoder: Arc<Decoder>,
     /// Headers of volumes that were closed a moment ago.
-    kept: BTreeMap<Name, Series>,
+    kept: BTreeMap<Name, Chosen>,
     /// When the files of volumes that were closed by this process last changed.
     since: BTreeMap<Name, Instant>,
     /// Not before this is a job claimed, after the ledger failed or had none.
@@ -83,6 +83,11 @@ pub struct Service {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
+}
+
+/// Whether series of a study are still coming in.
+fn is_open(settle: &Settle<SeriesKey, Print>, study: &str) -> bool {
+    settle.known().any(|(key, taken)| !taken && key.study == study)
 }
 
 /// A volume: its series, and what names its content.
@@ -102,8 +107,10 @@ pub struct ServicePlan {
     pub config: Config,
     /// What takes objects from the network, if anything does.
     pub reception: Option<Arc<Reception>>,
-    /// The model.
-    pub model: Arc<Generation>,
+    /// Which series are segmented, by which models.
+    pub rules: Vec<Rule>,
+    /// How every case is treated, but for the model.
+    pub order: Order,
     /// Runs the codecs, for series that need pixels to be told apart.
     pub decoder: Arc<Decoder>,
     /// Tells time.
@@ -117,7 +124,7 @@ pub struct ServicePlan {
 impl Service {
     /// Starts to listen to the watched folders.
     pub fn new(plan: ServicePlan) -> Service {
-        let ServicePlan { street, ledger, owner, commands, config, reception, model, decoder, clock, metrics, shutdown } = plan;
+        let ServicePlan { street, ledger, owner, commands, config, reception, rules, order, decoder, clock, metrics, shutdown } = plan;
         let mut roots: Vec<PathBuf> = config.watch.iter().map(|w| w.path.clone()).collect();
         let received = spool::series_root(&config.spool.path);
         // What was received stays to be done when nothing more is received.
@@ -129,10 +136,11 @@ impl Service {
             tracing::warn!(rescan = %config.intake.rescan, "no notices of changes, only the periodic look: {problem}");
         }
         let policy = Policy { irregular: config.intake.irregular, min_slices: config.intake.min_slices, ..Policy::default() };
-        let rules = format!("{} {policy:?} {}", env!("CARGO_PKG_VERSION"), model.digest);
+        let choice = Choice::new(rules, &order, config.intake.study_quiet.0, metrics.clone());
+        let rules = format!("{} {policy:?} {}", env!("CARGO_PKG_VERSION"), choice.print());
         Service {
             street,
-            jobs: Jobs::new(ledger, owner, model.digest.clone(), metrics.clone()),
+            jobs: Jobs::new(ledger, owner, choice.first_model(), metrics.clone()),
             tree: Tree::new(roots, ScanLimits::default()),
             settle: Settle::new(Quiet { least: config.intake.quiet_min.0, most: config.intake.quiet.0 }),
             watcher,
@@ -144,7 +152,7 @@ impl Service {
             rules,
             unreadable: BTreeSet::new(),
             policy,
-            model,
+            choice,
             output: config.output.path,
             decoder,
             kept: BTreeMap::new(),
@@ -209,10 +217,8 @@ impl Service {
         if !self.dirty.is_none() {
             at = at.min(earliest);
         }
-        match self.settle.next_due() {
-            Some(due) => at.min(due.max(earliest)),
-            None => at,
-        }
+        let due = [self.settle.next_due(), self.choice.studies.next_due(|study| is_open(&self.settle, study))];
+        due.into_iter().flatten().fold(at, |at, due| at.min(due.max(earliest)))
     }
 
     fn notice(&mut self) {
@@ -270,79 +276,12 @@ impl Service {
         for (key, evidence) in look.complete {
             self.take(&key, evidence);
         }
+        let settle = &self.settle;
+        for (study, since) in self.choice.studies.due(now, |study| is_open(settle, study)) {
+            self.take_study(&study, since);
+        }
         self.metrics.series_open.set(self.settle.open() as i64);
         self.next_claim = Some(now);
-    }
-
-    /// Writes a complete series into the ledger: its volumes become jobs, and of the rest it is told why not.
-    fn take(&mut self, key: &SeriesKey, evidence: Evidence) {
-        // One job of a series at a time: what it publishes may be all that there is to do.
-        if self.jobs.works_on(key) {
-            return self.settle.again(key, self.clock.monotonic() + BUSY);
-        }
-        let name = keyed_hash(&key.series);
-        let print = self.print(key);
-        if self.jobs.is_closed(key, &print) {
-            // By an earlier process: nothing has changed since.
-            self.settle.take(key);
-            self.metrics.series_closed(evidence);
-            tracing::debug!(series = name, "is as it was");
-            return;
-        }
-        // Changed since the look: the next look sees it.
-        let Some(loaded) = self.tree.load(key) else { return };
-        let Some(since) = self.settle.take(key) else { return };
-        let (volumes, refusals) = self.volumes(loaded);
-        let closing = Closing {
-            series: key.clone(),
-            evidence,
-            print,
-            volumes: volumes.iter().map(|(input, _)| wanted(input)).collect(),
-            refusals: refusals.iter().map(|r| Problem { code: r.code.name().into(), detail: r.detail.clone() }).collect(),
-        };
-        if let Err(fault) = self.jobs.close(closing) {
-            self.metrics.fault(fault.code);
-            tracing::warn!(series = name, code = %fault.code, "not taken yet: {}", fault.detail);
-            self.settle.again(key, self.clock.monotonic() + PAUSE_FIRST);
-            return;
-        }
-        self.metrics.series_closed(evidence);
-        for refusal in refusals {
-            tracing::info!(series = name, code = %refusal.code, "not processed: {}", refusal.detail);
-            self.metrics.series_refused(refusal.code);
-        }
-        self.kept.retain(|(series, _), _| series != key);
-        self.since.retain(|(series, _), _| series != key);
-        for (input, series) in volumes {
-            tracing::info!(series = name, slices = series.planes.len(), evidence = evidence.name(), "complete");
-            self.since.insert((key.clone(), input.clone()), since);
-            if self.kept.len() < KEPT {
-                self.kept.insert((key.clone(), input), series);
-            }
-        }
-    }
-
-    /// Names the state of a series: its files, and the rules by which they are judged.
-    fn print(&self, key: &SeriesKey) -> String {
-        let hash = Sha256::new_with_prefix(self.tree.print(key).unwrap_or_default().to_le_bytes()).chain_update(&self.rules).finalize();
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// The volumes of a series that are for this model, each with the name of its content, and why other parts are not.
-    fn volumes(&self, loaded: Loaded) -> (Vec<(String, Series)>, Vec<Refusal>) {
-        let Loaded { instances, refused, stamps } = loaded;
-        let files = ScanLimits::default().file;
-        let digest = |path: &Path, frame: u32, format: &PixelFormat| plane_digest(path, frame, format, &files, &self.decoder);
-        let grouped = series::group(instances, refused, &self.policy, &digest);
-        let mut refusals: Vec<Refusal> = grouped.rejected.into_iter().map(|r| r.refusal).collect();
-        let mut volumes = Vec::new();
-        for series in grouped.series {
-            match refusal(&series, &self.model) {
-                Some(refusal) => refusals.push(refusal),
-                None => volumes.push((stamps.name(&series), series)),
-            }
-        }
-        (volumes, refusals)
     }
 
     /// Sends jobs down the street as long as it takes one at once.
@@ -381,63 +320,6 @@ impl Service {
 
     fn claim_after(&mut self, pause: Duration) {
         self.next_claim = Some(self.clock.monotonic() + pause);
-    }
-
-    fn send(&mut self, job: Job) {
-        crash::point(Point::JobClaimed);
-        let name = (job.series.clone(), job.input.clone());
-        let series = match self.kept.remove(&name) {
-            Some(series) => Some(series),
-            None => {
-                let loaded = self.tree.load(&job.series);
-                let volumes = loaded.map(|loaded| self.volumes(loaded).0).unwrap_or_default();
-                volumes.into_iter().find(|(input, _)| *input == job.input).map(|(_, series)| series)
-            }
-        };
-        let Some(series) = series else {
-            return self.gone(&job);
-        };
-        let since = self.since.remove(&name).unwrap_or_else(|| self.clock.monotonic());
-        let token = self.jobs.claimed(job.id).map(|claimed| claimed.token);
-        let replaces = match self.replaced_by(&job, &series) {
-            Ok(replaces) => replaces,
-            Err(fault) => {
-                self.metrics.fault(fault.code);
-                self.jobs.postpone(job.id, &fault);
-                return;
-            }
-        };
-        let ticket = Ticket { job: job.id, since, dated: job.created.into(), token };
-        if self.street.submit(ticket, Input::Series(vec![series]), replaces).is_err() {
-            // The street has been closed.
-            self.jobs.release(job.id);
-        }
-    }
-
-    /// The latest result of the same volume of the series, which this one takes the place of.
-    fn replaced_by(&self, job: &Job, series: &Series) -> Result<Option<Replaced>, Fault> {
-        let mut latest: Option<Replaced> = None;
-        for folder in self.jobs.results_of(&job.series)? {
-            let Some(manifest) = delivery::published(&self.output.join(folder))? else { continue };
-            let earlier = manifest.as_replaced(series);
-            latest = [latest, earlier].into_iter().flatten().max_by_key(|r| r.revision);
-        }
-        Ok(latest)
-    }
-
-    /// The files are not what the job was queued for, or are not there.
-    fn gone(&mut self, job: &Job) {
-        let series = keyed_hash(&job.series.series);
-        if self.unreadable.is_empty() {
-            tracing::info!(job = %job.id, series, "its files have changed or are gone");
-            self.jobs.outdate(job.id);
-            // Should they be there after all, the series is closed once more.
-            self.settle.again(&job.series, self.clock.monotonic() + PAUSE_FIRST);
-        } else {
-            let fault = Fault::new(Code::DiskUnreadable, "A watched folder can not be read, and these files may lie in it.");
-            self.metrics.fault(fault.code);
-            self.jobs.postpone(job.id, &fault);
-        }
     }
 
     /// A person has changed the ledger.
@@ -541,8 +423,4 @@ impl Service {
         tracing::info!("ended");
         fatal.map_or(Ok(()), Err)
     }
-}
-
-fn wanted(input: &str) -> NewVolume {
-    NewVolume { input: input.into(), priority: Priority::Routine, result: None, destinations: Vec::new() }
 }

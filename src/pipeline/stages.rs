@@ -8,7 +8,7 @@ use crate::fault::{Code, Fault};
 use crate::models::Generation;
 use crate::results::{self, Identity, JobDates, Replaced, ResultManifest, ResultRequest, Results, Settings};
 use crate::segment::{Engine, Progress, SegmentOptions};
-use crate::series::{Case, Refusal, Series};
+use crate::series::{Case, Series};
 use crate::sys::durable::StagingDir;
 use crate::volume::decode::Decoder;
 use crate::volume::{self, LabelMap, Limits, Prepared, ReadLimits, Source, Volume};
@@ -19,7 +19,8 @@ use std::time::SystemTime;
 /// Results of one volume by different headers.
 const MOST_CORRECTIONS: u32 = 1000;
 
-/// How every case is treated.
+/// How a case is treated.
+#[derive(Clone)]
 pub struct Order {
     /// The model.
     pub model: Arc<Generation>,
@@ -93,22 +94,11 @@ pub fn too_large(need: u64, limit: u64) -> Fault {
     Fault::new(Code::MemoryTooLarge, format!("It needs about {:.1} GiB; `host_memory` is {:.1} GiB.", gib(need), gib(limit)))
 }
 
-/// Why a series is not for this model, as its headers tell.
-pub fn refusal(series: &Series, model: &Generation) -> Option<Refusal> {
-    let manifest = &model.manifest;
-    if !manifest.scope.modality.contains(&series.modality) {
-        let detail =
-            format!("The series is {}, the model `{}` is for {}.", series.modality, manifest.name, manifest.scope.modality.join(", "));
-        return Some(Refusal { code: Code::ScopeModality, detail });
-    }
-    series.hold.clone()
-}
-
 /// Decodes the pixels, unless the volume has its result already.
 pub fn read(input: Input, order: &Order, facts: &EngineFacts) -> Result<Read, Fault> {
     let volume = match input {
         Input::Series(channels) => volume::read(
-            Case { channels, volume_key: [0; 32] },
+            Case { channels, grid: order.model.manifest.preprocessing.grid_channel, volume_key: [0; 32] },
             &ReadLimits { memory: order.host_memory, ..ReadLimits::default() },
             &order.decoder,
         )?,

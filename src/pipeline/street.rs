@@ -19,6 +19,7 @@ use super::work::{Envelope, JobId, Ticket, Times, Work};
 use crate::delivery::Receipt;
 use crate::fault::{Class, Code, Fault};
 use crate::ledger::Ledger;
+use crate::models::Generation;
 use crate::results::Replaced;
 use crate::segment::Engine;
 use crate::sys::clock::Clock;
@@ -35,8 +36,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Opens the engine; called on the device thread, and again after a panic there.
-pub type EngineFactory = Arc<dyn Fn() -> Result<Opened, Fault> + Send + Sync>;
+/// Opens the engine of a model; called on the device thread, and again after a panic there and for another model.
+pub type EngineFactory = Arc<dyn Fn(&Generation) -> Result<Opened, Fault> + Send + Sync>;
 
 /// An engine and what it turned out to be.
 pub struct Opened {
@@ -57,8 +58,10 @@ pub struct EngineFacts {
 
 /// What the street is built from.
 pub struct Plan {
-    /// How every case is treated.
-    pub order: Order,
+    /// The model that is opened at the start. Each case names its own when it is submitted.
+    pub model: Arc<Generation>,
+    /// Bytes that cases in work may hold together.
+    pub host_memory: u64,
     /// Asked before anything is published whether the job is still wanted; none without a ledger.
     pub ledger: Option<Arc<dyn Ledger>>,
     /// Opens the engine.
@@ -112,7 +115,6 @@ pub struct Street {
 
 /// What every thread of the street knows.
 struct Shared {
-    order: Order,
     facts: EngineFacts,
     board: Board,
     budget: Budget,
@@ -145,13 +147,13 @@ impl Street {
         let (place_known, place) = bounded::<Place>(1);
 
         // The engine is opened on the thread that will own it, before there is anything for the thread to do.
-        let factory = plan.engine.clone();
+        let (factory, model) = (plan.engine.clone(), plan.model);
         let corrected = to_finish.clone();
         let mut threads = vec![spawn("device", move || {
-            let engine = match open(&factory) {
+            let engine = match open(&factory, &model) {
                 Ok(opened) => {
                     let _ = ready.send(Ok(opened.facts));
-                    opened.engine
+                    Owned { model: model.digest.clone(), engine: opened.engine }
                 }
                 Err(fault) => return drop(ready.send(Err(fault))),
             };
@@ -164,8 +166,7 @@ impl Street {
             recv(plan.shutdown.abandoning()) -> _ => return Err(Fault::new(Code::InternalShutdown, "while the model was being loaded")),
         };
         let shared = Arc::new(Shared {
-            budget: Budget::new(plan.order.host_memory, plan.metrics.clone()),
-            order: plan.order,
+            budget: Budget::new(plan.host_memory, plan.metrics.clone()),
             facts,
             board: Board::new(plan.clock.clone()),
             clock: plan.clock,
@@ -193,9 +194,9 @@ impl Street {
 
     /// Puts a case in front of the street; gives it back when the waiting line is full or the street is closed. `replaces`: the earlier
     /// result of a series that has changed.
-    pub fn submit(&self, ticket: Ticket, input: Input, replaces: Option<Replaced>) -> Result<(), Input> {
+    pub fn submit(&self, ticket: Ticket, input: Input, order: &Arc<Order>, replaces: Option<Replaced>) -> Result<(), Input> {
         let Some(entrance) = &self.entrance else { return Err(input) };
-        let envelope = Envelope { ticket, permit: None, replaces, times: Times::default() };
+        let envelope = Envelope { ticket, order: order.clone(), permit: None, replaces, times: Times::default() };
         entrance.try_send(Work { envelope, body: input }).map_err(|refused| refused.into_inner().body)
     }
 
@@ -360,13 +361,25 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
         .map_err(|e| Fault::new(Code::InternalBug, format!("no thread for `{name}`: {e}")).caused_by(e))
 }
 
-fn open(factory: &EngineFactory) -> Result<Opened, Fault> {
-    catch_unwind(AssertUnwindSafe(|| factory())).unwrap_or_else(|_| Err(Fault::new(Code::InternalBug, "opening the engine panicked")))
+fn open(factory: &EngineFactory, model: &Generation) -> Result<Opened, Fault> {
+    catch_unwind(AssertUnwindSafe(|| factory(model))).unwrap_or_else(|_| Err(Fault::new(Code::InternalBug, "opening the engine panicked")))
+}
+
+/// The engine of a model that is not open. Where it computes does not depend on the model: memory and identities are told before it is open.
+fn open_another(factory: &EngineFactory, model: &Generation, facts: &EngineFacts) -> Result<Box<dyn Engine>, Fault> {
+    let opened = open(factory, model)?;
+    if opened.facts == *facts {
+        return Ok(opened.engine);
+    }
+    let (now, before) = (&opened.facts, facts);
+    let detail =
+        format!("the engine computes on {} in {}, and did on {} in {}", now.device, now.precision, before.device, before.precision);
+    Err(Fault::new(Code::InternalBug, detail))
 }
 
 /// Claims one case after the other: waits for its memory, then for a prepare thread.
 fn dispatch(place: &Place, waiting: &Receiver<Work<Input>>, to_prepare: &Sender<Work<Input>>, ring: &Sender<()>) {
-    let Shared { order, facts, shutdown, budget, .. } = &*place.shared;
+    let Shared { facts, shutdown, budget, .. } = &*place.shared;
     for mut work in waiting {
         // Full: it has been rung already.
         let _ = ring.try_send(());
@@ -374,7 +387,7 @@ fn dispatch(place: &Place, waiting: &Receiver<Work<Input>>, to_prepare: &Sender<
             place.end(work.envelope, Err(place.given_up()));
             continue;
         }
-        let need = match host_bytes(&work.body, &order.model.manifest, facts) {
+        let need = match host_bytes(&work.body, &work.envelope.order.model.manifest, facts) {
             Ok(need) => need,
             Err(fault) => {
                 place.end(work.envelope, Err(fault));
@@ -405,10 +418,11 @@ fn prepare(
     to_device: &Sender<Work<stages::Ready>>,
     to_finish: &Sender<Work<stages::Labelled>>,
 ) {
-    let Shared { order, facts, board, .. } = &*place.shared;
+    let Shared { facts, board, .. } = &*place.shared;
     let seat = board.seat();
     for work in claimed {
-        let Some(work) = place.step(&seat, Stage::Read, work, |input, _| stages::read(input, order, facts)) else { continue };
+        let read = |input, envelope: &mut Envelope| stages::read(input, &envelope.order, facts);
+        let Some(work) = place.step(&seat, Stage::Read, work, read) else { continue };
         let Work { envelope, body } = work;
         let volume = match body {
             Read::Volume(volume) => volume,
@@ -422,39 +436,47 @@ fn prepare(
             }
         };
         let work = Work { envelope, body: volume };
-        if let Some(work) = place.step(&seat, Stage::Prepare, work, |volume, _| stages::prepare(*volume, order)) {
+        if let Some(work) = place.step(&seat, Stage::Prepare, work, |volume, envelope| stages::prepare(*volume, &envelope.order)) {
             place.hand_on(Stage::Prepare, to_device, work);
         }
     }
 }
 
+/// An engine and the digest of its model.
+struct Owned {
+    model: String,
+    engine: Box<dyn Engine>,
+}
+
+/// Labels one case after the other. The engine of the last model stays open; a case of another one opens that in its place.
 fn device(
     place: &Place,
-    engine: Box<dyn Engine>,
+    engine: Owned,
     factory: &EngineFactory,
     prepared: &Receiver<Work<stages::Ready>>,
     to_finish: &Sender<Work<stages::Labelled>>,
 ) {
-    let Shared { order, board, metrics, .. } = &*place.shared;
+    let Shared { facts, board, metrics, .. } = &*place.shared;
     let seat = board.seat();
     // Empty after a panic: what the engine held is not trusted any more.
     let mut owned = Some(engine);
     for work in prepared {
         let job = work.envelope.ticket.job;
         let done = place.step(&seat, Stage::Segment, work, |ready, envelope| {
-            let mut engine = match owned.take() {
-                Some(engine) => engine,
-                None => open(factory)?.engine,
+            let model = &envelope.order.model;
+            let mut engine = match owned.take().filter(|owned| owned.model == model.digest) {
+                Some(owned) => owned.engine,
+                None => open_another(factory, model, facts)?,
             };
             let mut windows = 0;
-            let labelled = stages::segment(engine.as_mut(), ready, order, &mut |progress| {
+            let labelled = stages::segment(engine.as_mut(), ready, &envelope.order, &mut |progress| {
                 metrics.windows((progress.done.saturating_sub(windows)) as u64);
                 windows = progress.done;
                 seat.progress(progress);
                 !place.shared.is_over(job)
             });
             envelope.times.engine = engine.timings();
-            owned = Some(engine);
+            owned = Some(Owned { model: model.digest.clone(), engine });
             labelled.inspect(|l| metrics.voxels(l.labels.labels().len() as u64))
         });
         if let Some(work) = done {
@@ -464,11 +486,11 @@ fn device(
 }
 
 fn finish(place: &Place, labelled: &Receiver<Work<stages::Labelled>>, to_deliver: &Sender<Work<stages::Finished>>) {
-    let Shared { order, facts, board, .. } = &*place.shared;
+    let Shared { facts, board, .. } = &*place.shared;
     let seat = board.seat();
     for work in labelled {
         let done = place.step(&seat, Stage::Finish, work, |labelled, envelope| {
-            stages::finish(labelled, order, facts, envelope.ticket.dated, envelope.replaces.take())
+            stages::finish(labelled, &envelope.order, facts, envelope.ticket.dated, envelope.replaces.take())
         });
         if let Some(work) = done {
             place.hand_on(Stage::Finish, to_deliver, work);
@@ -477,12 +499,12 @@ fn finish(place: &Place, labelled: &Receiver<Work<stages::Labelled>>, to_deliver
 }
 
 fn deliver(place: &Place, finished: &Receiver<Work<stages::Finished>>) {
-    let Shared { order, board, .. } = &*place.shared;
+    let Shared { board, .. } = &*place.shared;
     let seat = board.seat();
     for work in finished {
         if let Some(work) = place.step(&seat, Stage::Deliver, work, |finished, envelope| {
             place.shared.still_wanted(&envelope.ticket)?;
-            stages::deliver(finished, order)
+            stages::deliver(finished, &envelope.order)
         }) {
             place.end(work.envelope, Ok(End::Published(Box::new(work.body))));
         }

@@ -1,9 +1,11 @@
 //! What travels down the street.
 
 use super::budget::Permit;
+use super::stages::Order;
 pub use crate::ledger::{JobId, Token};
 use crate::results::Replaced;
 use crate::telemetry::Stage;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// What a job is known by.
@@ -31,6 +33,8 @@ pub struct Work<T> {
 pub struct Envelope {
     /// The job.
     pub ticket: Ticket,
+    /// How it is treated, and by which model.
+    pub order: Arc<Order>,
     /// Host memory; none before the dispatcher has claimed the job. Given back when the envelope is dropped.
     pub permit: Option<Permit>,
     /// The earlier result of the same series, if its files have changed since.

@@ -198,7 +198,7 @@ impl ResultManifest {
         let (source, mut warnings) = match labels.source() {
             Source::Case(case) => {
                 let series: Vec<_> = case.channels.iter().map(input_series).collect();
-                let study = case.channels.first().map(|s| s.study_uid.to_string()).unwrap_or_default();
+                let study = case.grid_series().map(|s| s.study_uid.to_string()).unwrap_or_default();
                 (Input::Dicom { study, series }, case.channels.iter().flat_map(|s| s.warnings.clone()).collect())
             }
             Source::Nifti { digest, .. } => (Input::Nifti { sha256: hex(digest) }, Vec::new()),
@@ -243,7 +243,7 @@ impl ResultManifest {
 
 fn dates_of(request: &ResultRequest<'_>, labels: &LabelMap) -> JobDates {
     match labels.source() {
-        Source::Case(case) => case.channels.first().map_or(request.dates, |s| request.dates.in_zone_of(&s.copied)),
+        Source::Case(case) => case.grid_series().map_or(request.dates, |s| request.dates.in_zone_of(&s.copied)),
         Source::Nifti { .. } => request.dates,
     }
 }

@@ -138,7 +138,7 @@ pub fn file_name(format: Format) -> &'static str {
 pub fn possible_formats(formats: &[Format], source: &Source) -> Vec<Format> {
     let mut possible = formats.to_vec();
     match source {
-        Source::Case(case) if case.channels.iter().take(1).any(|s| !s.geometry.uniform_spacing) => possible.retain(|f| *f != Format::Nifti),
+        Source::Case(case) if case.grid_series().is_some_and(|s| !s.geometry.uniform_spacing) => possible.retain(|f| *f != Format::Nifti),
         Source::Case(_) => {}
         Source::Nifti { .. } => {
             possible.retain(|f| !matches!(f, Format::Seg | Format::LabelMap));
@@ -156,7 +156,7 @@ pub fn possible_formats(formats: &[Format], source: &Source) -> Vec<Format> {
 pub fn key_of(source: &Source) -> (&[u8; 32], &CopiedAttributes) {
     const NONE: &CopiedAttributes = &CopiedAttributes { elements: Vec::new() };
     match source {
-        Source::Case(case) => (&case.volume_key, case.channels.first().map_or(NONE, |s| &s.copied)),
+        Source::Case(case) => (&case.volume_key, case.grid_series().map_or(NONE, |s| &s.copied)),
         Source::Nifti { digest, .. } => (digest, NONE),
     }
 }

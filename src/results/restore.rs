@@ -24,7 +24,7 @@ fn read(object: &SegObject, manifest: &ResultManifest, volume: &Volume, table: &
     if (object.rows, object.columns) != (rows, columns) {
         return None;
     }
-    let planes = case.channels.first()?.planes.iter().enumerate();
+    let planes = case.grid_series()?.planes.iter().enumerate();
     let slice_of: HashMap<_, _> = planes.map(|(k, p)| ((&p.sop_instance_uid, p.frame.unwrap_or(0)), k)).collect();
     let value_of: HashMap<u16, u16> = manifest.labels.iter().map(|l| (l.segment, l.value)).collect();
     let mut values = vec![0u16; volume.shape.iter().product()];

@@ -49,7 +49,7 @@ pub(super) fn write_object(
     request: &ResultRequest<'_>,
     identity: &Identity,
 ) -> Result<(Written, ObjectUids), ResultsError> {
-    let series = case.channels.first().ok_or(ResultsError::NoSeries)?;
+    let series = case.grid_series().ok_or(ResultsError::NoSeries)?;
     let manifest = &request.model.manifest;
     let uids = ObjectUids {
         sop_class: kind.sop_class(),
@@ -73,7 +73,7 @@ pub(super) fn write_object(
             tracking_uid: identity.uid(&format!("tracking/{value}")),
         })
         .collect();
-    let further = case.channels[1..].iter().filter(|s| s.series_uid != series.series_uid).map(whole_series).collect();
+    let further = case.channels.iter().filter(|s| s.series_uid != series.series_uid).map(whole_series).collect();
     let description = Description {
         kind,
         sop_instance: uids.sop_instance.clone(),

@@ -97,7 +97,7 @@ fn run_length<T: Copy + PartialEq>(row: &[T], value: T) -> usize {
 fn voxel_volumes(map: &LabelMap) -> Vec<f64> {
     let nz = map.shape()[0];
     if let Source::Case(case) = map.source()
-        && let Some(series) = case.channels.first()
+        && let Some(series) = case.grid_series()
         && !series.geometry.uniform_spacing
         && series.planes.len() == nz
         && nz > 1

@@ -283,7 +283,7 @@ fn plane(member: &Member, position: [f64; 3]) -> Plane {
 /// Pairs of series for models with more channels need the model's own list of modalities.
 pub fn candidate_cases(series: Vec<Series>) -> Candidates {
     let (held, free): (Vec<Series>, Vec<Series>) = series.into_iter().partition(|s| s.hold.is_some());
-    let cases = free.into_iter().map(|s| super::Case { channels: vec![s], volume_key: [0; 32] }).collect();
+    let cases = free.into_iter().map(|s| super::Case { channels: vec![s], grid: 0, volume_key: [0; 32] }).collect();
     Candidates { cases, held }
 }
 

@@ -119,11 +119,20 @@ pub struct Refusal {
 /// The series that together are one input: one channel (CT) or several (PET + CT), same study and frame of reference.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// One series per channel, in the order of the model's channels. The first one's grid is the source grid.
+    /// One series per channel, in the order of the model's channels.
     pub channels: Vec<Series>,
+    /// The channel whose grid is the source grid: the others are interpolated onto it, the labels and the objects are its.
+    pub grid: usize,
     /// SHA-256 over sorted (SOP Instance UID, frame numbers, digest of decoded stored pixels, geometry, rescale) of every channel; known
     /// after decoding.
     pub volume_key: [u8; 32],
+}
+
+impl Case {
+    /// The series whose grid is the source grid; none in a case without series.
+    pub fn grid_series(&self) -> Option<&Series> {
+        self.channels.get(self.grid)
+    }
 }
 
 /// SHA-256 of the decoded stored values of one frame (from 1) of a file, sign-extended and masked to Bits Stored, so that it does not depend

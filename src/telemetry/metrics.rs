@@ -143,6 +143,7 @@ pub struct Metrics {
     series_closed: IntCounterVec,
     series_reopened: IntCounter,
     series_refused: IntCounterVec,
+    series_selected: IntCounterVec,
     jobs: IntGaugeVec,
     jobs_ended: IntCounterVec,
     jobs_parked: IntCounterVec,
@@ -219,6 +220,10 @@ impl Metrics {
             )?,
             series_reopened: register(&r, IntCounter::new("series_reopened_total", "Series that changed after they were taken."))?,
             series_refused: zeroed(&r, "series_refused_total", "Series that are not processed, by code.", "code", codes())?,
+            series_selected: register(
+                &r,
+                IntCounterVec::new(Opts::new("series_selected_total", "Volumes that a rule chose to be segmented, by rule."), &["rule"]),
+            )?,
             jobs: register(&r, IntGaugeVec::new(Opts::new("jobs", "Jobs by state."), &["state"]))?,
             jobs_ended: zeroed(
                 &r,
@@ -329,6 +334,16 @@ impl Metrics {
     /// A series is not processed.
     pub fn series_refused(&self, code: Code) {
         self.series_refused.with_label_values(&[code.name()]).inc();
+    }
+
+    /// The rules on which series are segmented: counted from zero.
+    pub fn rules<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        names.for_each(|name| drop(self.series_selected.with_label_values(&[name])));
+    }
+
+    /// A rule chose a volume to be segmented.
+    pub fn series_selected(&self, rule: &str) {
+        self.series_selected.with_label_values(&[rule]).inc();
     }
 
     /// A job came into a state from another one, `None` standing for outside.

@@ -111,7 +111,7 @@ impl Volume {
         let [x, y, z] = self.affine.spacing();
         let near = |stated: f64, length: f64| if (stated - length).abs() <= 1e-4 * length { stated } else { length };
         match &self.source {
-            Source::Case(case) => match case.channels.first() {
+            Source::Case(case) => match case.grid_series() {
                 Some(series) => [z, near(series.geometry.pixel_spacing.dy, y), near(series.geometry.pixel_spacing.dx, x)],
                 None => [z, y, x],
             },

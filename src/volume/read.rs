@@ -47,15 +47,15 @@ pub enum PetValues {
 ///
 /// CT values are HU with padding replaced by -1024; a CT whose histogram can not be HU, or that the header side holds back, is
 /// [`Quantity::NotHu`] and its series' `hold` says why. PET values become SUVbw. All planes are read or none; values are finite. The
-/// grid is the first channel's; other channels are interpolated onto it. The case in the volume's source has its `volume_key`.
+/// grid is that of the case's grid channel; the others are interpolated onto it. The case in the volume's source has its `volume_key`.
 ///
 /// # Errors
 /// `memory.volume_too_large`, `input.*` for files that are not what their headers said, `codec.*` for pixel data that can not be decoded.
 pub fn read(mut case: Case, limits: &ReadLimits, decoder: &Decoder) -> Result<Volume, Fault> {
-    let Some(first) = case.channels.first() else {
-        return Err(Fault::new(Code::InternalBug, "A case without series."));
+    let Some(grid) = case.grid_series() else {
+        return Err(Fault::new(Code::InternalBug, "A case without a series for its grid."));
     };
-    let (shape, affine) = (shape_of(first)?, affine_of(first)?);
+    let (shape, affine) = (shape_of(grid)?, affine_of(grid)?);
     check_memory(&case, limits)?;
     let (mut data, mut quantity, mut digests) = (Vec::new(), Vec::new(), Vec::new());
     let channels = case.channels.len();
@@ -64,15 +64,17 @@ pub fn read(mut case: Case, limits: &ReadLimits, decoder: &Decoder) -> Result<Vo
         quantity.push(channel.quantity);
         digests.push(channel.digest);
         let (own_shape, own_affine) = (shape_of(series)?, affine_of(series)?);
-        if data.is_empty() {
+        if channels == 1 {
             data = channel.data;
-            reserve(&mut data, (channels - 1) * shape.iter().product::<usize>())?;
         } else {
+            if data.is_empty() {
+                reserve(&mut data, channels * shape.iter().product::<usize>())?;
+            }
             let outside = if channel.quantity == Quantity::Hu { PADDED_HU } else { 0.0 };
             onto_grid(&channel.data, own_shape, &own_affine, shape, &affine, outside, &mut data);
         }
     }
-    case.volume_key = key(&digests);
+    case.volume_key = key(&digests, case.grid);
     Ok(Volume { data, channels, shape, affine, quantity, source: Source::Case(Box::new(case)) })
 }
 
@@ -175,14 +177,18 @@ fn affine_of(series: &Series) -> Result<Affine, Fault> {
 }
 
 fn check_memory(case: &Case, limits: &ReadLimits) -> Result<(), Fault> {
-    let mut voxels = 0u64;
+    let (mut common, mut largest) = (0u64, 0u64);
     for (index, series) in case.channels.iter().enumerate() {
         let [z, y, x] = shape_of(series)?;
         let own = z as u64 * y as u64 * x as u64;
-        // A channel on another grid is there twice for a while; the first one's grid is the volume's.
-        let [z0, y0, x0] = shape_of(&case.channels[0])?;
-        voxels = voxels.saturating_add(own).saturating_add(if index == 0 { 0 } else { z0 as u64 * y0 as u64 * x0 as u64 });
+        largest = largest.max(own);
+        if index == case.grid {
+            common = own;
+        }
     }
+    // Of several channels the one that is being read is there beside the common grid.
+    let several = case.channels.len() > 1;
+    let voxels = common.saturating_mul(case.channels.len() as u64).saturating_add(if several { largest } else { 0 });
     let bytes = voxels.saturating_mul(size_of::<f32>() as u64);
     if bytes > limits.memory {
         return Err(Fault::new(Code::MemoryTooLarge, format!("It needs {bytes} bytes, {} are allowed.", limits.memory)));
@@ -224,10 +230,13 @@ fn series_digest(series: &Series, applied: &[Rescale], digests: &[[u8; 32]]) -> 
     hash.finalize().into()
 }
 
-/// The key of a volume: over its channels in their order.
-fn key(channels: &[[u8; 32]]) -> [u8; 32] {
+/// The key of a volume: over its channels in their order, and over which one's grid it is on where that is not the first's.
+fn key(channels: &[[u8; 32]], grid: usize) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"stunetd volume 1");
     channels.iter().for_each(|c| hash.update(c));
+    if grid > 0 {
+        hash.update((grid as u64).to_le_bytes());
+    }
     hash.finalize().into()
 }

@@ -73,7 +73,7 @@ impl Places {
         let sign = dot(up, step).signum() / dot(up, up).sqrt();
         let normal = up.map(|v| v * sign);
         let series = match &volume.source {
-            Source::Case(case) => case.channels.first(),
+            Source::Case(case) => case.grid_series(),
             Source::Nifti { .. } => None,
         };
         let (leaning, even) = match series {

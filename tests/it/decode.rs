@@ -16,7 +16,7 @@ use stunetd::volume::decode::{Codec, Decoder, DecoderConfig, EncodedFrame, Frame
 use stunetd::volume::{PetValues, Quantity, ReadLimits, Source, Statistics, Volume, read};
 
 fn case(series: Series) -> Case {
-    Case { channels: vec![series], volume_key: [0; 32] }
+    Case { channels: vec![series], grid: 0, volume_key: [0; 32] }
 }
 
 fn of_case(volume: &Volume) -> &Case {
@@ -230,7 +230,7 @@ fn two_channels_share_the_first_ones_grid() {
     series.sort_by(|a, b| a.modality.cmp(&b.modality));
     let limits = ReadLimits::default();
     let alone = read(case(series[1].clone()), &limits, &decoder).expect("PET");
-    let both = Case { channels: series.clone(), volume_key: [0; 32] };
+    let both = Case { channels: series.clone(), grid: 0, volume_key: [0; 32] };
     let pair = read(both, &limits, &decoder).expect("pair");
     assert_eq!((pair.channels, pair.shape, &pair.quantity[..]), (2, [16, 56, 64], &[Quantity::Hu, Quantity::SuvBw][..]));
     let voxels = 16 * 56 * 64;
@@ -243,7 +243,7 @@ fn two_channels_share_the_first_ones_grid() {
     let place = [-60.0, 40.0, 30.0];
     assert!((at(&pair, place) / at(&alone, place) - 1.0).abs() < 0.05);
     series.reverse();
-    let turned = read(Case { channels: series, volume_key: [0; 32] }, &limits, &decoder).expect("pair");
+    let turned = read(Case { channels: series, grid: 0, volume_key: [0; 32] }, &limits, &decoder).expect("pair");
     assert_ne!(of_case(&turned).volume_key, of_case(&pair).volume_key);
 }
 

@@ -63,6 +63,25 @@ fn every_verb_says_what_its_schema_allows() {
     let sick = answer("doctor", 78, &["doctor", "--config", &bad]);
     let failed: Vec<_> = sick["checks"].as_array().expect("list").iter().filter(|c| c["verdict"] == "fail").collect();
     assert_eq!((failed.len(), &failed[0]["code"]), (1, &"model.missing".into()));
+    let rules = "[[select]]\nname = \"short\"\nslices = { max = 5 }\n[[select]]\nname = \"rest\"\npriority = \"stat\"\n";
+    let text = std::fs::read_to_string(&good).expect("configuration");
+    std::fs::write(path("rules.toml"), text + rules).expect("written");
+    let inspected = answer("inspect", 1, &["inspect", &ct, "--config", &path("rules.toml")]);
+    let told = &inspected["volumes"][0]["selection"];
+    assert_eq!(
+        (&told["verdict"], &told["rule"], &told["model"], &told["priority"]),
+        (&"selected".into(), &"rest".into(), &"demo".into(), &"stat".into())
+    );
+    let probed = answer("check-config", 0, &["check-config", &path("rules.toml"), "--probe", &ct]);
+    assert_eq!(probed["probe"]["series"][0]["selection"], *told);
+    assert_eq!(probed["probe"]["rejected"][0]["code"], "series.too_few_slices");
+    std::fs::write(path("none.toml"), std::fs::read_to_string(&good).expect("configuration") + &rules[..46]).expect("written");
+    let none = answer("inspect", 1, &["inspect", &ct, "--config", &path("none.toml")]);
+    let told = &none["volumes"][0]["selection"];
+    assert_eq!((&told["code"], &told["misses"][0]["condition"]), (&"select.no_rule".into(), &"slices".into()));
+    // The watched folder is empty.
+    let watched = answer("check-config", 0, &["check-config", &good, "--probe"]);
+    assert_eq!(watched["probe"]["series"].as_array().map(Vec::len), Some(0));
     answer("check-config", 0, &["check-config", &good]);
     let mistakes = answer("check-config", 78, &["check-config", &path("wrong.toml")]);
     assert_eq!(mistakes["mistakes"].as_array().map(Vec::len), Some(2));

@@ -21,6 +21,7 @@ mod ledger;
 mod models;
 mod network;
 mod nifti;
+mod pairs;
 mod pipeline_e2e;
 mod preprocessing;
 mod real_series;

@@ -156,7 +156,7 @@ fn read_series(folder: &std::path::Path, policy: &Policy) -> Volume {
     let decoder = decoder();
     let channels = grouped(folder, policy, &decoder).series;
     assert_eq!(channels.len(), 1, "{}", folder.display());
-    read(Case { channels, volume_key: [0; 32] }, &ReadLimits::default(), &decoder).expect("reads")
+    read(Case { channels, grid: 0, volume_key: [0; 32] }, &ReadLimits::default(), &decoder).expect("reads")
 }
 
 /// A real tilted and uneven series: the body, painted on the upright grid, returns to the slices that it was seen in.

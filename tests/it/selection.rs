@@ -1,11 +1,19 @@
-//! Which series are segmented: rules in order, the best of a study, and the reasons.
+//! Which series are segmented: rules in order, the best of a study, pairs, scopes, and the reasons.
 
-use regex::Regex;
+use crate::need;
+use crate::support::cases::{cases, decoder, grouped, manifest as cases_manifest};
+use proptest::prelude::*;
+use std::path::Path;
+use std::sync::Arc;
+use stunetd::config;
 use stunetd::dicom::{CopiedAttributes, SelectionTags, Uid};
-use stunetd::intake::select::{Action, Conditions, Orientation, Pattern, Preference, Range, Rule, Verdict, select};
-use stunetd::series::{Geometry, PixelSpacing, Plane, Series};
+use stunetd::fault::Code;
+use stunetd::intake::select::{Rule, Verdict, needs_study, select};
+use stunetd::models::{Generation, OnUnknown, Scope};
+use stunetd::series::{Geometry, PixelSpacing, Plane, Policy, Series};
 
 /// A header in a line: what differs from an original axial CT of 100 slices, 2 mm apart.
+#[derive(Clone)]
 struct Header {
     series: u32,
     description: &'static str,
@@ -15,6 +23,13 @@ struct Header {
     distance: f64,
     contrast: &'static str,
     normal: char,
+    modality: &'static str,
+    study: u32,
+    /// Where the first slice lies.
+    height: f64,
+    body_part: &'static str,
+    age: Option<f64>,
+    phase: Option<u32>,
 }
 
 impl Default for Header {
@@ -28,6 +43,12 @@ impl Default for Header {
             distance: 2.0,
             contrast: "",
             normal: 'z',
+            modality: "CT",
+            study: 1,
+            height: 0.0,
+            body_part: "",
+            age: Some(60.0),
+            phase: None,
         }
     }
 }
@@ -59,17 +80,17 @@ impl Header {
             sop_class_uid: uid("1.2.840.10008.5.1.4.1.1.2"),
             sop_instance_uid: uid(&format!("2.25.{}.{k}", self.series)),
             frame: None,
-            position: normal.map(|n| n * self.distance * k as f64),
+            position: normal.map(|n| n * (self.height + self.distance * k as f64)),
             instance_number: Some(k as i32 + 1),
             pixels: pixels.clone(),
             rescale: Default::default(),
             timing: Default::default(),
         };
         Series {
-            study_uid: uid("2.25.1"),
+            study_uid: uid(&format!("2.25.{}", self.study)),
             series_uid: uid(&format!("2.25.1.{}", self.series)),
             frame_of_reference_uid: Some(uid("2.25.3")),
-            modality: "CT".into(),
+            modality: self.modality.into(),
             planes: (0..self.slices).map(plane).collect(),
             geometry: Geometry {
                 rows: 512,
@@ -90,96 +111,280 @@ impl Header {
                 series_description: self.description.into(),
                 kernel: self.kernel.into(),
                 contrast_agent: self.contrast.into(),
+                body_part: self.body_part.into(),
+                age_years: self.age,
+                series_number: Some(self.series as i32),
                 ..Default::default()
             },
             image_type: self.image_type.split('\\').map(Into::into).collect(),
-            phase: None,
+            phase: self.phase,
             unit: "HU".into(),
             hold: None,
         }
     }
 }
 
-fn segment(best: Vec<Preference>) -> Action {
-    Action::Segment { model: "total".into(), priority: 0, best }
+/// The demo model, and what differs of it by name: `pair` takes CT and PET on the CT's grid, `turned` on the PET's.
+fn model(name: &str) -> Arc<Generation> {
+    let mut model = Generation::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")).expect("demo model");
+    if ["pair", "turned"].contains(&name) {
+        let channel = model.manifest.preprocessing.channels[0].clone();
+        model.manifest.preprocessing.channels.push(channel);
+        model.manifest.preprocessing.grid_channel = usize::from(name == "turned");
+        model.manifest.scope.modality = vec!["CT".into(), "PT".into()];
+    }
+    Arc::new(model)
 }
 
-fn rule(name: &str, conditions: Conditions, action: Action) -> Rule {
-    Rule { name: name.into(), conditions, action }
+/// Rules as they stand in a configuration; `model` is one of the names above.
+fn rules(text: &str) -> Vec<Rule> {
+    let config = config::parse(text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
+    let rule = |select: config::Select| {
+        let model = (!select.ignore).then(|| model(&select.model.to_string_lossy()));
+        Rule { select, model }
+    };
+    config.select.into_iter().map(rule).collect()
 }
 
-fn pattern(text: &str) -> Option<Regex> {
-    Some(Regex::new(text).expect("a pattern"))
+/// In a word for each header: the verdict, with the number of the other series where there is one, and the code of a refusal.
+fn verdicts(rules: &[Rule], headers: &[Header]) -> Vec<String> {
+    let series: Vec<Series> = headers.iter().cloned().map(Header::series).collect();
+    let all: Vec<&Series> = series.iter().collect();
+    let number = |i: usize| headers[i].series;
+    let word = |v: Verdict| {
+        let code = v.refusal(rules, &all).map(|r| format!(" {}", r.code)).unwrap_or_default();
+        match v {
+            Verdict::Selected { rule, channels, .. } => {
+                let channels: Vec<_> = channels.into_iter().map(number).map(|n| n.to_string()).collect();
+                format!("{} {}", rules[rule].name(), channels.join("+"))
+            }
+            Verdict::Partner { of, .. } => format!("with {}", number(of)),
+            Verdict::NotBest { winner, .. } => format!("not best but {}", number(winner)),
+            v => v.word().to_owned() + &code,
+        }
+    };
+    select(rules, &all).into_iter().map(word).collect()
 }
+
+fn refusal(rules: &[Rule], header: Header) -> (Code, String) {
+    let series = header.series();
+    let refusal = select(rules, &[&series]).remove(0).refusal(rules, &[&series]).expect("refused");
+    (refusal.code, refusal.detail)
+}
+
+const THIN: &str = r#"
+[[select]]
+name = "no lung kernels"
+ignore = true
+kernel = "^B[rlf]?[67]"
+[[select]]
+name = "thin axial"
+orientation = ["axial"]
+slice_distance = { max = 3.0 }
+"#;
 
 #[test]
 fn the_first_rule_that_matches_decides() {
-    let rules = [
-        rule("no lung kernels", Conditions { kernel: pattern("^B[rlf]?[67]"), ..Default::default() }, Action::Ignore),
-        rule(
-            "thin axial",
-            Conditions { orientation: vec![Orientation::Axial], slice_distance: Range { min: None, max: Some(3.0) }, ..Default::default() },
-            segment(vec![]),
-        ),
-    ];
     let cases = [
-        (Header::default(), Verdict::Selected { rule: 1 }),
-        (Header { kernel: "Bl60", ..Default::default() }, Verdict::Ignored { rule: 0 }),
+        (Header::default(), "thin axial 1"),
+        (Header { kernel: "Bl60", ..Default::default() }, "ignored select.ignored"),
+        (Header { normal: 'x', ..Default::default() }, "no_rule select.no_rule"),
+        (Header { distance: 5.0, ..Default::default() }, "no_rule select.no_rule"),
+        (Header { modality: "PT", ..Default::default() }, "no_rule select.no_rule"),
     ];
     for (header, expected) in cases {
-        assert_eq!(select(&rules, &[&header.series()]), [expected]);
+        assert_eq!(verdicts(&rules(THIN), &[header]), [expected]);
     }
+    // Without rules: all that the model is for.
+    let all = [Rule::all(model("demo"))];
+    assert_eq!(verdicts(&all, &[Header::default()]), ["all 1"]);
+    assert_eq!(refusal(&all, Header { modality: "PT", ..Default::default() }).0, Code::ScopeModality);
 }
 
 #[test]
 fn a_miss_names_the_condition_and_no_free_text() {
-    let secret = "DOE JOHN 1970";
-    let conditions = [
-        (Conditions { description: pattern("(?i)abdomen"), ..Default::default() }, "description"),
-        (Conditions { not_description: pattern("DOE"), ..Default::default() }, "not_description"),
-        (Conditions { modality: vec!["PT".into()], ..Default::default() }, "modality"),
-        (Conditions { image_type: vec!["LOCALIZER".into()], ..Default::default() }, "image_type"),
-        (Conditions { orientation: vec![Orientation::Sagittal], ..Default::default() }, "orientation"),
-        (Conditions { slices: Range { min: Some(200.0), max: None }, ..Default::default() }, "slices"),
-        (Conditions { coverage: Range { min: Some(300.0), max: None }, ..Default::default() }, "coverage"),
-        (Conditions { contrast: Some(true), ..Default::default() }, "contrast"),
+    let cases = [
+        ("description = \"(?i)abdomen\"", "description"),
+        ("not_description = \"DOE\"", "not_description"),
+        ("modality = [\"PT\"]", "modality"),
+        ("protocol = \"x\"", "protocol"),
+        ("body_part = \"x\"", "body_part"),
+        ("manufacturer = \"x\"", "manufacturer"),
+        ("image_type = [\"LOCALIZER\"]", "image_type"),
+        ("orientation = [\"sagittal\", \"oblique\"]", "orientation"),
+        ("slices = { min = 200 }", "slices"),
+        ("thickness = { min = 2.5, max = 3 }", "thickness"),
+        ("pixel_spacing = { max = 0.5 }", "pixel_spacing"),
+        ("coverage = { min = 300 }", "coverage"),
+        ("contrast = true", "contrast"),
     ];
-    let series = Header { description: secret, ..Default::default() }.series();
-    for (conditions, key) in conditions {
-        let verdict = select(&[rule("r", conditions, segment(vec![]))], &[&series]).remove(0);
-        let Verdict::NoRule { misses } = verdict else { panic!("{key}: {verdict:?}") };
+    for (condition, key) in cases {
+        let rules = rules(&format!("[[select]]\nname = \"r\"\n{condition}"));
+        let series = Header { description: "DOE JOHN 1970", ..Default::default() }.series();
+        let Verdict::NoRule { misses } = select(&rules, &[&series]).remove(0) else { panic!("{key} matches") };
         assert_eq!(misses[0].condition, key);
         assert!(!misses[0].found.contains("DOE JOHN"), "{}", misses[0].found);
     }
 }
 
-#[test]
-fn one_result_a_study_and_the_losers_know_the_winner() {
-    let best = vec![
-        Preference::Original,
-        Preference::Axial,
-        Preference::Kernel(Pattern(Regex::new("^Br[34]").expect("a pattern"))),
-        Preference::SliceDistance(1.5),
-        Preference::Coverage,
-    ];
-    let rules = [rule("chest", Conditions::default(), segment(best))];
-    let all = [
+const CHEST: &str = r#"
+[[select]]
+name = "chest"
+per_study = "best"
+prefer = ["original", "axial", { kernel = "^Br[34]" }, { slice_distance = 1.5 }, "coverage"]
+"#;
+
+/// Reconstructions of one chest, and which one is the best: number 3, and 6 with contrast.
+fn chest() -> Vec<Header> {
+    vec![
         Header { series: 1, kernel: "Bl60", distance: 1.5, ..Default::default() },
         Header { series: 2, distance: 5.0, slices: 40, ..Default::default() },
         Header { series: 3, distance: 2.0, ..Default::default() },
         Header { series: 4, image_type: "DERIVED\\PRIMARY\\AXIAL", distance: 1.5, ..Default::default() },
         Header { series: 5, normal: 'y', distance: 1.5, ..Default::default() },
         Header { series: 6, contrast: "Iomeprol", distance: 5.0, ..Default::default() },
+        Header { series: 7, study: 2, ..Default::default() },
+        Header { series: 8, phase: Some(2), distance: 4.0, ..Default::default() },
     ]
-    .map(Header::series);
-    let verdicts = select(&rules, &all.iter().collect::<Vec<_>>());
-    let expected: Vec<Verdict> =
-        (0..6).map(|i| if i == 2 || i == 5 { Verdict::Selected { rule: 0 } } else { Verdict::NotBest { rule: 0, winner: 2 } }).collect();
-    assert_eq!(verdicts, expected);
-    // The order in which series arrive changes nothing.
-    let reversed: Vec<&Series> = all.iter().rev().collect();
-    let mut turned = select(&rules, &reversed);
-    turned.reverse();
-    assert_eq!(turned.iter().filter(|v| matches!(v, Verdict::Selected { .. })).count(), 2);
-    assert_eq!(turned[2], Verdict::Selected { rule: 0 });
+}
+
+#[test]
+fn one_result_a_study_and_the_losers_know_the_winner() {
+    let found = verdicts(&rules(CHEST), &chest());
+    let lost = "not best but 3";
+    assert_eq!(found, [lost, lost, "chest 3", lost, lost, "chest 6", "chest 7", "chest 8"]);
+    let all: Vec<Series> = chest().into_iter().map(Header::series).collect();
+    let all: Vec<&Series> = all.iter().collect();
+    let lost = select(&rules(CHEST), &all)[0].refusal(&rules(CHEST), &all).expect("refused");
+    assert!(lost.code == Code::SelectNotBest && lost.detail.contains("series 3 (") && !lost.detail.contains("2.25"), "{}", lost.detail);
+    // Nothing that is out of the model's scope is the best.
+    let mut scoped = rules(CHEST);
+    scoped[0].model = Some(scope(Scope { slice_distance: Some([3.0, 6.0]), ..Scope::default() }));
+    assert_eq!(
+        verdicts(&scoped, &chest()[..4]),
+        ["out_of_scope scope.spacing", "chest 2", "out_of_scope scope.spacing", "out_of_scope scope.spacing"]
+    );
+    // The usual preferences: nearest to the model's 3 mm.
+    let usual = rules("[[select]]\nname = \"one\"\nper_study = \"best\"");
+    assert_eq!(verdicts(&usual, &chest()[..3]), ["not best but 3", "not best but 3", "one 3"]);
+    assert!(needs_study(&usual, all[0]) && !needs_study(&rules(THIN), all[0]));
+}
+
+fn scope(scope: Scope) -> Arc<Generation> {
+    let mut model = (*model("demo")).clone();
+    model.manifest.scope = scope;
+    Arc::new(model)
+}
+
+#[test]
+fn the_scope_of_a_model_refuses_by_name_and_flags_what_is_not_known() {
+    let base = Header::default;
+    let cases = [
+        (Scope::default(), Header { age: Some(17.9), ..base() }, Err(Code::ScopeAge)),
+        (Scope { max_age: Some(80.0), ..Scope::default() }, Header { age: Some(81.0), ..base() }, Err(Code::ScopeAge)),
+        (Scope::default(), Header { age: None, ..base() }, Ok(vec!["age_unknown"])),
+        (Scope { on_unknown: OnUnknown::Refuse, ..Scope::default() }, Header { age: None, ..base() }, Err(Code::ScopeAge)),
+        (Scope { slice_distance: Some([0.5, 1.5]), ..Scope::default() }, base(), Err(Code::ScopeSpacing)),
+        (Scope { slice_distance: Some([2.0, 2.0]), pixel_spacing: Some([0.5, 0.8]), ..Scope::default() }, base(), Ok(vec![])),
+        (Scope { pixel_spacing: Some([0.9, 2.0]), ..Scope::default() }, base(), Err(Code::ScopeSpacing)),
+        (Scope { min_coverage: Some(200.0), ..Scope::default() }, base(), Ok(vec![])),
+        (Scope { min_coverage: Some(201.0), ..Scope::default() }, base(), Err(Code::ScopeCoverage)),
+        (Scope { body_part: vec!["CHEST".into()], ..Scope::default() }, Header { body_part: "chest ", ..base() }, Ok(vec![])),
+        (
+            Scope { body_part: vec!["CHEST".into()], ..Scope::default() },
+            Header { body_part: "HEAD", ..base() },
+            Ok(vec!["anatomy_unknown"]),
+        ),
+        (
+            Scope { body_part: vec!["CHEST".into()], on_unknown: OnUnknown::Refuse, ..Scope::default() },
+            Header { body_part: "", ..base() },
+            Err(Code::ScopeAnatomy),
+        ),
+        (Scope { modality: vec!["PT".into()], ..Scope::default() }, base(), Err(Code::ScopeModality)),
+    ];
+    for (i, (limits, header, expected)) in cases.into_iter().enumerate() {
+        let rules = [Rule::all(scope(limits))];
+        let series = header.series();
+        let verdict = select(&rules, &[&series]).remove(0);
+        let found = match (&verdict, verdict.refusal(&rules, &[&series])) {
+            (Verdict::Selected { flags, .. }, None) => Ok(flags.clone()),
+            (_, refusal) => Err(refusal.expect("refused").code),
+        };
+        assert_eq!(found, expected, "case {i}");
+    }
+}
+
+fn pet(series: u32) -> Header {
+    Header { series, modality: "PT", distance: 4.0, slices: 50, ..Default::default() }
+}
+
+#[test]
+fn pet_and_ct_are_brought_together() {
+    let both = "[[select]]\nname = \"petct\"\nmodel = \"pair\"\n[[select]]\nname = \"ct\"\nslices = { min = 100 }";
+    let turned = "[[select]]\nname = \"petct\"\nmodel = \"turned\"";
+    let ct = Header::default;
+    let short = || Header { slices: 40, ..ct() };
+    let cases: Vec<(&str, Vec<Header>, &[&str])> = vec![
+        (both, vec![ct(), pet(2)], &["petct 1+2", "with 1"]),
+        // Without a PET the next rule matches, or it is refused by name.
+        (both, vec![ct()], &["ct 1"]),
+        (both, vec![short()], &["no_rule select.no_partner"]),
+        (both, vec![pet(2)], &["no_rule select.no_partner"]),
+        (turned, vec![ct(), pet(2)], &["with 2", "petct 1+2"]),
+        (turned, vec![ct()], &["no_rule select.no_partner"]),
+        // Another study, elsewhere in the body, projections: no partner.
+        (turned, vec![ct(), Header { study: 2, ..pet(2) }], &["no_rule select.no_partner"; 2]),
+        (turned, vec![ct(), Header { height: 500.0, ..pet(2) }], &["no_rule select.no_partner"; 2]),
+        // The one that covers more; of equal ones the first by its UID; every PET leads to a result.
+        (turned, vec![short(), Header { series: 3, ..ct() }, pet(2)], &["no_rule select.no_partner", "with 2", "petct 3+2"]),
+        (turned, vec![Header { series: 3, ..ct() }, ct(), pet(2)], &["no_rule select.no_partner", "with 2", "petct 1+2"]),
+        (turned, vec![ct(), pet(2), pet(4)], &["with 2", "petct 1+2", "petct 1+4"]),
+    ];
+    for (text, headers, expected) in cases {
+        assert_eq!(verdicts(&rules(text), &headers), expected, "{text}");
+    }
+    let ignored = "[[select]]\nname = \"no\"\nignore = true\ndescription = \"NAC\"\n".to_owned() + turned;
+    let nac = Header { series: 3, description: "NAC", ..ct() };
+    assert_eq!(verdicts(&rules(&ignored), &[nac, pet(2)]), ["ignored select.ignored", "no_rule select.no_partner"]);
+    let best = turned.to_owned() + "\nper_study = \"best\"\nprefer = [\"slices\"]";
+    let (few, many) = (pet(2), Header { slices: 60, ..pet(4) });
+    assert_eq!(verdicts(&rules(&best), &[ct(), few, many]), ["with 4", "not best but 4", "petct 1+4"]);
+}
+
+proptest! {
+    /// Verdicts are about series, not about places in a list.
+    #[test]
+    fn the_order_of_arrival_changes_nothing(
+        shuffled in Just((0..12usize).collect::<Vec<_>>()).prop_shuffle(),
+        text in prop::sample::select(vec![CHEST, THIN, "[[select]]\nname = \"p\"\nmodel = \"pair\"", "[[select]]\nname = \"p\"\nmodel = \"turned\"\nper_study = \"best\""]),
+    ) {
+        let mut headers = chest();
+        headers.extend([pet(20), pet(21), Header { study: 2, ..pet(22) }, Header { distance: 3.0, ..pet(23) }]);
+        let rules = rules(text);
+        let straight = verdicts(&rules, &headers);
+        let turned: Vec<Header> = shuffled.iter().map(|&i| headers[i].clone()).collect();
+        let found = verdicts(&rules, &turned);
+        for (place, &i) in shuffled.iter().enumerate() {
+            prop_assert_eq!(&found[place], &straight[i]);
+        }
+    }
+}
+
+/// Scouts, secondary captures, uncorrected PET, our own and other people's segmentations: a rule that asks for everything gets none.
+#[test]
+fn what_is_no_source_image_is_never_selected() {
+    let cases = need!(cases(), "no generated cases");
+    let decoder = decoder();
+    let rules = rules("[[select]]\nname = \"everything\"\n[[select]]\nname = \"pairs\"\nmodel = \"pair\"");
+    for name in ["mix_localizer", "mix_derived_objects", "mix_own_output", "pet_nac"] {
+        let case = cases_manifest(cases).into_iter().find(|case| case["name"] == name).expect("case");
+        let uid = |volume: &serde_json::Value| volume["series_instance_uid"].as_str().expect("uid").to_owned();
+        let wanted: Vec<String> = case["expect"]["volumes"].as_array().expect("volumes").iter().map(uid).collect();
+        let series = grouped(&cases.join(name), &Policy::default(), &decoder).series;
+        let all: Vec<&Series> = series.iter().collect();
+        let selected = select(&rules, &all).into_iter().zip(&all).filter(|(v, _)| matches!(v, Verdict::Selected { .. }));
+        let selected: Vec<String> = selected.map(|(_, s)| s.series_uid.to_string()).collect();
+        let images = selected.iter().all(|uid| wanted.contains(uid));
+        assert!(images && (selected.len() == wanted.len() || name == "pet_nac"), "{name}: {selected:?}, not {wanted:?}");
+    }
 }

@@ -6,6 +6,7 @@
 mod complete;
 pub mod daemon;
 pub mod program;
+mod rules;
 pub mod scripted;
 
 use crate::support::ct::Ct;

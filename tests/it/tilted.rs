@@ -128,7 +128,7 @@ impl Stack {
             shape: self.shape,
             affine,
             quantity: vec![Quantity::Hu],
-            source: Source::Case(Box::new(Case { channels: vec![series], volume_key: [0; 32] })),
+            source: Source::Case(Box::new(Case { channels: vec![series], grid: 0, volume_key: [0; 32] })),
         }
     }
 }

@@ -39,7 +39,7 @@ pub fn run(file: &Path) -> ExitCode {
         let shutdown = Shutdown::default();
         signals::listen(shutdown.clone(), FirstSignal::Drains).map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?;
         let facts = EngineFacts { device: "cpu".into(), precision: "f32".into() };
-        let engine = Arc::new(move || Ok(Opened { engine: Box::new(Scripted), facts: facts.clone() }));
+        let engine = Arc::new(move |_: &stunetd::models::Generation| Ok(Opened { engine: Box::new(Scripted), facts: facts.clone() }));
         let decoder = DecoderConfig { workers: 1, ..DecoderConfig::default() };
         serve(config, Seams { engine, decoder, cores: Cores::plan(2, false), clock: Arc::new(SystemClock), shutdown })
     });

@@ -4,10 +4,12 @@ mod report;
 mod table;
 
 use super::report::print_json;
-use crate::config::Irregular;
+use super::selection::Selection;
+use crate::config::{self, Irregular};
 use crate::dicom::{PixelFormat, SeriesKey};
 use crate::fault::{Class, Code, Fault};
 use crate::intake::scan::{Scan, ScanLimits, scan};
+use crate::intake::select::{self, Rule};
 use crate::series::{self, Case, Grouped, Policy, RejectedSeries, Series};
 use crate::sys::durable;
 use crate::volume::decode::{Decoder, DecoderConfig, plane_digest};
@@ -21,12 +23,15 @@ use std::process::ExitCode;
 pub struct Args {
     /// A DICOM folder or file (any number of series), or a NIfTI file (.nii, .nii.gz)
     pub input: PathBuf,
-    /// Missing slices or varying distances: refuse or resample
-    #[arg(long, default_value = "refuse")]
-    pub irregular: Irregular,
-    /// Series with fewer slices are refused
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub min_slices: u16,
+    /// Missing slices or varying distances: refuse or resample [default: refuse, or what the configuration says]
+    #[arg(long)]
+    pub irregular: Option<Irregular>,
+    /// Series with fewer slices are refused [default: 3, or what the configuration says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub min_slices: Option<u16>,
+    /// Tell what the rules of this configuration say of every series
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// One JSON document on stdout
     #[arg(long)]
     pub json: bool,
@@ -68,7 +73,7 @@ fn dicom(args: &Args) -> Result<Report, Fault> {
     if instances.is_empty() && ignored.is_empty() {
         return Err(Fault::new(Code::InputEmpty, String::new()));
     }
-    let policy = Policy { irregular: args.irregular, min_slices: args.min_slices.into(), ..Policy::default() };
+    let (rules, policy) = rules_and_policy(args)?;
     let digest = |path: &Path, frame: u32, format: &PixelFormat| plane_digest(path, frame, format, &limits.file, &decoder);
     let Grouped { series, rejected, ignored } = series::group(instances, ignored, &policy, &digest);
 
@@ -78,11 +83,15 @@ fn dicom(args: &Args) -> Result<Report, Fault> {
         report.rejected.push(Rejected::of(rejected));
     }
     let read_limits = ReadLimits { pet: PetValues::Stored, assume_mbq: true, files: limits.file, ..ReadLimits::default() };
+    let selections = rules.map(|rules| Selection::of_all(&rules, &series)).unwrap_or_default();
+    let mut selections = selections.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     for series in series {
+        let selection = selections.next().flatten();
         let (key, files) = (key_of(&series), series.planes.len());
-        match volume::read(Case { channels: vec![series], volume_key: [0; 32] }, &read_limits, &decoder) {
+        match volume::read(Case { channels: vec![series], grid: 0, volume_key: [0; 32] }, &read_limits, &decoder) {
             Ok(volume) => {
                 let mut entry = VolumeEntry::of(&volume, 0);
+                entry.selection = selection;
                 if let Some(folder) = &args.nifti {
                     entry.nifti = Some(write_nifti(&volume, &entry.volume_key, folder)?);
                 }
@@ -93,6 +102,18 @@ fn dicom(args: &Args) -> Result<Report, Fault> {
         }
     }
     Ok(report)
+}
+
+/// The rules of the configuration, if one is named, and what is accepted: what the command line says, then the configuration.
+fn rules_and_policy(args: &Args) -> Result<(Option<Vec<Rule>>, Policy), Fault> {
+    let config = args.config.as_deref().map(config::load).transpose()?;
+    let mut policy = Policy::default();
+    if let Some(config) = &config {
+        (policy.irregular, policy.min_slices) = (config.intake.irregular, config.intake.min_slices);
+    }
+    policy.irregular = args.irregular.unwrap_or(policy.irregular);
+    policy.min_slices = args.min_slices.map_or(policy.min_slices, usize::from);
+    Ok((config.as_ref().map(select::rules).transpose()?, policy))
 }
 
 fn key_of(series: &Series) -> SeriesKey {

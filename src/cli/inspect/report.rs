@@ -1,5 +1,6 @@
 //! The answer of `stunetd inspect --json`.
 
+use crate::cli::selection::Selection;
 use crate::dicom::{RefusedFile, SeriesKey};
 use crate::fault::{Code, Fault, Kind};
 use crate::series::{Geometry, RejectedSeries, Series};
@@ -63,6 +64,9 @@ pub struct VolumeEntry {
     pub segmentable: bool,
     /// Why not.
     pub hold: Option<Hold>,
+    /// What the rules of the configuration say of it, where one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
     /// Hexadecimal; names the content of the volume whatever its files look like.
     pub volume_key: String,
     /// The file written for `--nifti`.
@@ -158,6 +162,7 @@ impl VolumeEntry {
             warnings: Vec::new(),
             segmentable: true,
             hold: None,
+            selection: None,
             volume_key: String::new(),
             nifti: None,
         }

@@ -70,6 +70,9 @@ fn accepted(v: &VolumeEntry, lines: &mut Vec<String>) {
         lines.push(format!("      {}: {} {}", hold.code, hold.code.meaning(), hold.detail));
         lines.push(format!("      next: {}", hold.action));
     }
+    if let Some(selection) = &v.selection {
+        lines.push(format!("      {}", selection.line()));
+    }
     if let Some(path) = &v.nifti {
         lines.push(format!("      written to {}", path.display()));
     }

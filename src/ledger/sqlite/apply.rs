@@ -65,6 +65,11 @@ impl Desk<'_> {
             }
             Change::Park { token, problem } => self.by_worker(token, |p| p.park(problem)),
             Change::Release { token } => self.by_worker(token, Progress::release),
+            Change::Pin { token, model } => {
+                check("model", &model, NAME)?;
+                let pinned = self.run("UPDATE jobs SET model = ?2 WHERE token = ?1", params![token, model])?;
+                if pinned == 1 { Ok(()) } else { Err(LedgerError::Stale(token)) }
+            }
             Change::Outdate { token } => {
                 let series = self.one("SELECT series_id FROM jobs WHERE token = ?1", [token], |row| row.get::<_, i64>(0)).ok();
                 self.by_worker(token, Progress::supersede)?;

@@ -101,6 +101,7 @@ fn run(source: &Path, out: &Path, options: &ImportOptions, progress: &mut dyn Fn
             spacing: plan.grid.spacing,
             order: plan.order,
             resampling: plan.resampling,
+            grid_channel: 0,
             channels: plan.channels,
         },
         inference: Inference {

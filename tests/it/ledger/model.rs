@@ -344,6 +344,13 @@ impl Tables {
                 self.change(now, id, Event::Released, &who, |j| j.progress.state = State::Queued);
                 Ok(())
             }
+            Change::Pin { token, model } => {
+                let (id, _) = self.holder(token)?;
+                if let Some(job) = self.jobs.get_mut(&id) {
+                    job.model = Some(model);
+                }
+                Ok(())
+            }
             Change::Outdate { token } => {
                 let (id, who) = self.holder(token)?;
                 self.change(now, id, Event::Superseded, &who, |j| j.progress.state = State::Superseded);

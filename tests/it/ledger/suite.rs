@@ -77,6 +77,8 @@ mod told {
         assert_eq!((job.progress.state, job.progress.attempts, job.progress.crashes), (State::Queued, 1, 1));
         // Given back at a clean end is no crash.
         let claim = ledger.claim(&lease("w2")).expect("asked").expect("a job");
+        ledger.commit(vec![Change::Pin { token: claim.token, model: "other".into() }]).expect("durable");
+        assert_eq!(ledger.job(JobId(1)).expect("read").expect("known").model.as_deref(), Some("other"));
         ledger.commit(vec![Change::Release { token: claim.token }]).expect("durable");
         let job = ledger.job(JobId(1)).expect("read").expect("known");
         assert_eq!((job.progress.state, job.progress.attempts, job.progress.crashes), (State::Queued, 2, 1));
@@ -174,6 +176,7 @@ mod told {
             Change::Park { token: old, problem: why.clone() },
             Change::Release { token: old },
             Change::Outdate { token: old },
+            Change::Pin { token: old, model: "other".into() },
             Change::Delivered { token: old, warning: None },
             Change::ParkDelivery { token: old, problem: why },
         ] {

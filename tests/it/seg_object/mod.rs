@@ -241,7 +241,7 @@ fn inputs_on_another_grid_are_named_as_a_whole() {
         plane.sop_instance_uid = phantom::uid(&format!("1.2.826.0.1.1.7.{}", n + 1));
     }
     let Labels::U8(labels) = map.labels() else { panic!("eight bits") };
-    let source = Source::Case(Box::new(Case { channels: vec![ct.clone(), pet], volume_key: [3; 32] }));
+    let source = Source::Case(Box::new(Case { channels: vec![ct.clone(), pet], grid: 0, volume_key: [3; 32] }));
     let map = LabelMap::new(Labels::U8(labels.clone()), map.shape(), *map.affine(), table(1), source).expect("labels");
     let (dir, _) = built(&map, &[Format::Seg]);
     let set = object(&dir, "seg.dcm");
@@ -283,7 +283,7 @@ fn the_same_input_gives_the_same_bytes_and_other_input_other_uids() {
 fn sixteen_bit_label_maps_keep_their_values() {
     let series = series(&Grid::axial([3, 6, 5]));
     let values: Vec<u16> = (0..90).map(|i| if i % 3 == 0 { 0 } else { 250 + i % 50 }).collect();
-    let case = Case { channels: vec![series.clone()], volume_key: [1; 32] };
+    let case = Case { channels: vec![series.clone()], grid: 0, volume_key: [1; 32] };
     let source = Source::Case(Box::new(case));
     let map = LabelMap::new(Labels::U16(values.clone()), [3, 6, 5], phantom::affine(&series), table(300), source).expect("labels");
     let (dir, _) = built(&map, &[Format::LabelMap, Format::Seg]);

@@ -187,7 +187,7 @@ pub fn blobs([nz, ny, nx]: [usize; 3], n: u16) -> Vec<u8> {
 
 pub fn label_map(series: &Series, labels: Vec<u8>, table: LabelTable) -> LabelMap {
     let shape = [series.planes.len(), series.geometry.rows, series.geometry.columns];
-    let case = Case { channels: vec![series.clone()], volume_key: [0xAB; 32] };
+    let case = Case { channels: vec![series.clone()], grid: 0, volume_key: [0xAB; 32] };
     LabelMap::new(Labels::U8(labels), shape, affine(series), table, Source::Case(Box::new(case))).expect("labels")
 }
 
@@ -222,6 +222,7 @@ pub fn generation(table: &LabelTable) -> Generation {
             spacing: [1.5; 3],
             order: models::NormalizationOrder::ResampleFirst,
             resampling: models::Resampling::Default,
+            grid_channel: 0,
             channels: vec![],
         },
         inference: models::Inference { patch: [32; 3], aggregation: models::Aggregation::Softmax, mirror_axes: vec![], regions: vec![] },

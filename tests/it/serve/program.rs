@@ -16,20 +16,29 @@ pub struct Site {
 impl Site {
     /// A configuration with short times; `model` is what stands under `[model]` beside the path.
     pub fn new(model: &str) -> Site {
+        Site::of(model, "")
+    }
+
+    /// The same with these rules on which series are segmented.
+    pub fn with_rules(rules: &str) -> Site {
+        Site::of("", rules)
+    }
+
+    fn of(model: &str, rules: &str) -> Site {
         let dir = tempfile::tempdir().expect("folder");
         let address = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
         let text = format!(
-            "drain = \"5 min\"\nstate = \"state\"\nhost_memory = \"1 GiB\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"1 s\"\nrescan = \"1 s\"\n\
+            "drain = \"5 min\"\nstate = \"state\"\nhost_memory = \"1 GiB\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"1 s\"\nstudy_quiet = \"1 s\"\nrescan = \"1 s\"\n\
              [model]\npath = {demo:?}\ndevice = \"cpu\"\n{model}\n[output]\npath = \"results\"\nformats = [\"seg\", \"nifti\", \"preview\"]\n\
-             [http]\nlisten = \"{address}\"\n"
+             [http]\nlisten = \"{address}\"\n{rules}"
         );
         std::fs::write(dir.path().join("stunetd.toml"), text).expect("written");
         std::fs::create_dir(dir.path().join("incoming")).expect("folder");
         Site { dir, address }
     }
 
-    fn incoming(&self) -> PathBuf {
+    pub fn incoming(&self) -> PathBuf {
         self.dir.path().join("incoming")
     }
 
@@ -80,7 +89,7 @@ impl<'s> Program<'s> {
         program
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.site.dir.path().join("log")).expect("log")
     }
 
@@ -94,7 +103,7 @@ impl<'s> Program<'s> {
         text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
-    fn shows(&self, name: &str, value: f64) {
+    pub fn shows(&self, name: &str, value: f64) {
         eventually(&format!("{name} {value}"), || self.metric(name) == Some(value));
     }
 

@@ -22,7 +22,8 @@ pub enum Act {
 struct State {
     acts: VecDeque<Act>,
     times: Vec<Instant>,
-    opened: usize,
+    slices: Vec<usize>,
+    opened: Vec<String>,
 }
 
 /// The script, shared with the engines that follow it.
@@ -46,7 +47,17 @@ impl Script {
     }
 
     pub fn opened(&self) -> usize {
-        self.0.lock().expect("script").opened
+        self.models().len()
+    }
+
+    /// The model of each engine that was opened.
+    pub fn models(&self) -> Vec<String> {
+        self.0.lock().expect("script").opened.clone()
+    }
+
+    /// Slices of each study, in the order in which they were begun.
+    pub fn slices(&self) -> Vec<usize> {
+        self.0.lock().expect("script").slices.clone()
     }
 
     /// When each study was begun.
@@ -56,8 +67,8 @@ impl Script {
 
     pub fn factory(&self, clock: Arc<dyn Clock>) -> EngineFactory {
         let script = self.clone();
-        Arc::new(move || {
-            script.0.lock().expect("script").opened += 1;
+        Arc::new(move |model| {
+            script.0.lock().expect("script").opened.push(model.manifest.name.clone());
             let engine = Box::new(Scripted { script: script.clone(), clock: clock.clone() });
             Ok(Opened { engine, facts: EngineFacts { device: "cpu".into(), precision: "f32".into() } })
         })
@@ -74,6 +85,7 @@ impl Engine for Scripted {
         let act = {
             let mut state = self.script.0.lock().expect("script");
             state.times.push(self.clock.monotonic());
+            state.slices.push(prepared.back.source_shape[0]);
             state.acts.pop_front()
         };
         match act {

@@ -8,6 +8,7 @@ use stunetd::dicom::ct_image::CtSeries;
 /// An axial series of 24 × 32 pixels a slice, 2 mm apart each way, every voxel of its own value.
 pub struct Ct {
     number: u32,
+    study: u32,
     slices: usize,
     announced: Option<usize>,
     patient: &'static str,
@@ -17,7 +18,7 @@ const SIZE: [usize; 2] = [24, 32];
 
 impl Ct {
     pub fn new(number: u32, slices: usize) -> Ct {
-        Ct { number, slices, announced: None, patient: "CANARY^NAME" }
+        Ct { number, study: number, slices, announced: None, patient: "CANARY^NAME" }
     }
 
     /// The same, with so many Number of Series Related Instances in every header.
@@ -30,6 +31,11 @@ impl Ct {
         Ct { patient, ..self }
     }
 
+    /// The same in the study, and with the frame of reference, of another one.
+    pub fn in_study(self, study: u32) -> Ct {
+        Ct { study, ..self }
+    }
+
     /// All slices, into a folder.
     pub fn write(&self, folder: &Path) {
         (0..self.slices).for_each(|slice| self.write_slice(folder, slice));
@@ -37,15 +43,16 @@ impl Ct {
 
     /// One slice, moved into its place whole.
     pub fn write_slice(&self, folder: &Path, slice: usize) {
-        let uid = |role: &str| Uid::from_digest(&Sha256::digest(format!("test ct {} {role}", self.number)).into());
+        let named = |number: u32, role: &str| Uid::from_digest(&Sha256::digest(format!("test ct {number} {role}")).into());
+        let uid = |role: &str| named(self.number, role);
         let series = CtSeries {
             // Canaries: nothing that the daemon writes but DICOM objects may hold them.
             patient_name: self.patient,
             patient_id: "CANARY-ID",
             patient_age: "042Y",
-            study_uid: uid("study"),
+            study_uid: named(self.study, "study"),
             series_uid: uid("series"),
-            frame_of_reference_uid: uid("frame of reference"),
+            frame_of_reference_uid: named(self.study, "frame of reference"),
             study_description: "CANARY STUDY",
             series_description: "CANARY SERIES",
             body_part: "ABDOMEN",

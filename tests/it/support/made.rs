@@ -2,8 +2,11 @@
 #![allow(dead_code, reason = "each user takes a part of it")]
 
 use super::manifest;
+use safetensors::tensor::{Metadata, TensorInfo};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use stunetd::models::{Aggregation, Inference, Manifest, Normalization, NormalizationOrder, Weights};
+use std::path::Path;
+use stunetd::models::{Aggregation, Generation, Inference, Manifest, Normalization, NormalizationOrder, Weights};
 use stunetd::stunet::Architecture;
 use stunetd::volume::nifti::NiftiGeometry;
 use stunetd::volume::{Affine, Prepared, Source, WayBack};
@@ -44,7 +47,10 @@ pub fn manifest(architecture: &Architecture, patch: [usize; 3], aggregation: Agg
     let mut preprocessing = manifest::preprocessing(NormalizationOrder::NormalizeFirst, [1.5; 3]);
     preprocessing.channels = vec![manifest::channel(Normalization::ZScore, false); architecture.in_channels];
     let parameters = architecture.parameters();
-    let made = manifest::manifest(preprocessing);
+    let mut made = manifest::manifest(preprocessing);
+    if architecture.in_channels > 1 {
+        made.scope.modality = ["CT", "PT"].into_iter().cycle().take(architecture.in_channels).map(Into::into).collect();
+    }
     Manifest {
         weights: Weights { parameters, ..made.weights },
         architecture: architecture.clone(),
@@ -52,6 +58,46 @@ pub fn manifest(architecture: &Architecture, patch: [usize; 3], aggregation: Agg
         labels: manifest::labels(architecture.num_classes.max(2) as u16 - 1),
         ..made
     }
+}
+
+/// A model folder: this manifest and weights from a seed.
+pub fn generation(dir: &Path, manifest: Manifest, seed: u64) -> Generation {
+    let tensors = weights(&manifest.architecture, seed);
+    let (mut infos, mut data) = (Vec::new(), Vec::new());
+    for (name, shape) in manifest.architecture.state_dict() {
+        let values = Vec::<f32>::try_from(tensors[&name].flatten(0, -1)).expect("values");
+        let start = data.len();
+        data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        let shape = shape.iter().map(|&n| n as usize).collect();
+        infos.push((name, TensorInfo { dtype: safetensors::Dtype::F32, shape, data_offsets: (start, data.len()) }));
+    }
+    let mut header = serde_json::to_vec(&Metadata::new(None, infos).expect("metadata")).expect("JSON");
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let file = [(header.len() as u64).to_le_bytes().to_vec(), header, data].concat();
+    let sha256 = Sha256::digest(&file).iter().map(|b| format!("{b:02x}")).collect();
+    let manifest = Manifest { weights: Weights { sha256, ..manifest.weights }, ..manifest };
+    std::fs::create_dir_all(dir).expect("folder");
+    std::fs::write(dir.join(&manifest.weights.file), file).expect("weights");
+    std::fs::write(dir.join("manifest.toml"), toml::to_string(&manifest).expect("TOML")).expect("manifest");
+    Generation::open(dir).expect("a model")
+}
+
+/// A small model of CT and PET whose result lies on the grid of one of them: 0 or 1.
+pub fn pet_ct(dir: &Path, grid_channel: usize) -> Generation {
+    let architecture = Architecture {
+        in_channels: 2,
+        num_classes: 4,
+        dims: [4, 6, 8, 8, 8, 8],
+        depth: [1; 6],
+        kernels: [[3; 3]; 6],
+        strides: [[2, 2, 2], [2, 2, 2], [1, 1, 2], [1, 1, 1], [1, 1, 1]],
+    };
+    let mut manifest = manifest(&architecture, [8, 16, 16], Aggregation::Logits);
+    manifest.name = format!("petct{grid_channel}");
+    manifest.preprocessing.spacing = [5.0; 3];
+    manifest.preprocessing.grid_channel = grid_channel;
+    manifest.preprocessing.channels[1].name = "PET".into();
+    generation(dir, manifest, 6)
 }
 
 /// A normalised image `[z, y, x]`: a body with organs, and noise.

@@ -31,6 +31,7 @@ pub fn preprocessing(order: NormalizationOrder, spacing: [f64; 3]) -> Preprocess
         spacing,
         order,
         resampling: Resampling::Default,
+        grid_channel: 0,
         channels: vec![channel(Normalization::None, false)],
     }
 }

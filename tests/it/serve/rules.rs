@@ -1,0 +1,229 @@
+//! `[[select]]` in the daemon: which series, by which model, in which order; studies that wait; pairs of PET and CT.
+
+use super::daemon::{Daemon, QUIET, World};
+use super::program::{Program, Site};
+use crate::need;
+use crate::support::cases::cases;
+use crate::support::ct::Ct;
+use crate::support::{eventually, made};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use stunetd::config::{self, HumanDuration};
+use stunetd::intake::scan::{ScanLimits, scan};
+use stunetd::results::Input;
+
+const STUDY_QUIET: Duration = Duration::from_secs(60);
+
+/// A copy of the demo model under another name, which makes it another model.
+fn other_model(dir: &Path, name: &str) -> PathBuf {
+    let (from, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), dir.join(name));
+    std::fs::create_dir_all(&to).expect("folder");
+    std::fs::copy(from.join("weights.safetensors"), to.join("weights.safetensors")).expect("weights");
+    let manifest = std::fs::read_to_string(from.join("manifest.toml")).expect("manifest");
+    std::fs::write(to.join("manifest.toml"), manifest.replacen("\"demo\"", &format!("{name:?}"), 1)).expect("manifest");
+    to
+}
+
+/// A world with these rules.
+fn world(rules: &str) -> World {
+    let mut world = World::new();
+    let select = config::parse(rules).unwrap_or_else(|mistakes| panic!("{mistakes:?}")).select;
+    world.configure = Box::new(move |config| {
+        config.select = select.clone();
+        config.intake.study_quiet = HumanDuration(STUDY_QUIET);
+    });
+    world
+}
+
+fn refused(code: &str) -> String {
+    format!("stunetd_series_refused_total{{code=\"{code}\"}}")
+}
+
+fn selected(rule: &str) -> String {
+    format!("stunetd_series_selected_total{{rule=\"{rule}\"}}")
+}
+
+/// Series that were found complete.
+fn closed(daemon: &Daemon) -> f64 {
+    ["count", "association", "timer", "patience"]
+        .iter()
+        .map(|e| daemon.metric(&format!("stunetd_series_closed_total{{evidence=\"{e}\"}}")))
+        .sum()
+}
+
+/// Model and slices of each result.
+fn results(world: &World) -> Vec<(String, usize)> {
+    let mut all: Vec<_> = world.results().iter().map(|f| world.manifest(f)).map(|m| (m.model.name, m.shape[0])).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn rules_choose_series_and_model() {
+    let models = tempfile::tempdir().expect("folder");
+    let other = other_model(models.path(), "other");
+    let world = world(&format!(
+        "[[select]]\nname = \"tiny\"\nignore = true\nslices = {{ max = 4 }}\n\
+         [[select]]\nname = \"long\"\nmodel = {other:?}\nslices = {{ min = 10 }}\n\
+         [[select]]\nname = \"demo\"\nslices = {{ min = 6 }}\nkernel = \"NONE\"\n"
+    ));
+    let daemon = Daemon::start(&world);
+    daemon.shows(&selected("long"), 0.0);
+    for (number, slices) in [(1, 4), (2, 5), (3, 6), (4, 10), (5, 12)] {
+        Ct::new(number, slices).write(&world.incoming());
+    }
+    daemon.passes("three results", || world.results().len() == 3);
+    let expected = [("demo", 6), ("other", 10), ("other", 12)].map(|(model, slices)| (model.to_owned(), slices));
+    assert_eq!(results(&world), expected);
+    for (metric, value) in
+        [(refused("select.ignored"), 1.0), (refused("select.no_rule"), 1.0), (selected("long"), 2.0), (selected("demo"), 1.0)]
+    {
+        daemon.shows(&metric, value);
+    }
+    // The first rule's model is opened at the start, and another one in its place where a study needs it.
+    let opened = world.engine.models();
+    assert!(opened[0] == "other" && opened.contains(&"demo".to_owned()), "{opened:?}");
+    daemon.end().expect("a clean end");
+}
+
+#[test]
+fn a_higher_priority_overtakes_what_waits() {
+    let world = world("[[select]]\nname = \"urgent\"\npriority = \"stat\"\nslices = { min = 20 }\n[[select]]\nname = \"rest\"\n");
+    let go = world.engine.next_waits();
+    let daemon = Daemon::start(&world);
+    (1..=10).for_each(|number| Ct::new(number, 4).write(&world.incoming()));
+    daemon.shows(&selected("rest"), 10.0);
+    daemon.passes("the engine works", || world.engine.calls() == 1);
+    Ct::new(11, 20).write(&world.incoming());
+    daemon.shows(&selected("urgent"), 1.0);
+    go.send(()).expect("the engine waits");
+    daemon.passes("all are done", || world.results().len() == 11);
+    // Some had been claimed before it came: one at each stage, and one on the way to each.
+    let place = world.engine.slices().iter().position(|&slices| slices == 20).expect("it was done");
+    assert!(place <= 5, "{:?}", world.engine.slices());
+    daemon.end().expect("a clean end");
+}
+
+#[test]
+fn one_series_of_a_study_is_segmented_and_a_better_late_one_too() {
+    let world = world("[[select]]\nname = \"best\"\nper_study = \"best\"\nprefer = [\"slices\"]\n");
+    let daemon = Daemon::start(&world);
+    for (number, slices) in [(1, 4), (2, 8), (3, 6)] {
+        Ct::new(number, slices).in_study(1).write(&world.incoming());
+    }
+    Ct::new(9, 5).write(&world.incoming());
+    // All are complete before the study has been quiet.
+    daemon.sees_files(23.0);
+    daemon.shows("stunetd_series_open", 0.0);
+    assert_eq!(world.engine.calls(), 0);
+    daemon.passes("one result of each study", || world.results().len() == 2);
+    assert_eq!(results(&world), [("demo".to_owned(), 5), ("demo".to_owned(), 8)]);
+    daemon.shows(&refused("select.not_best"), 2.0);
+    // Worse ones change nothing; a better one is segmented, and the former best is now told that it is not.
+    Ct::new(4, 7).in_study(1).write(&world.incoming());
+    daemon.shows(&refused("select.not_best"), 3.0);
+    Ct::new(5, 12).in_study(1).write(&world.incoming());
+    daemon.passes("the better one's result", || world.results().len() == 3);
+    assert_eq!((world.engine.calls(), daemon.metric(&selected("best"))), (3, 3.0));
+    daemon.end().expect("a clean end");
+
+    let daemon = Daemon::start(&world);
+    daemon.passes("all are known", || closed(&daemon) == 6.0);
+    daemon.end().expect("a clean end");
+    assert_eq!((world.engine.calls(), world.results().len()), (3, 3));
+}
+
+/// The files of the generated PET and CT of one patient, by modality.
+fn pair() -> Option<BTreeMap<String, Vec<PathBuf>>> {
+    let found = scan(&cases()?.join("pet_ct_pair"), &ScanLimits::default()).expect("scan");
+    let mut files: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    found.instances.into_iter().for_each(|i| files.entry(i.object.modality().into()).or_default().push(i.path));
+    Some(files)
+}
+
+fn bring(world: &World, files: &[PathBuf], modality: &str) {
+    for (i, file) in files.iter().enumerate() {
+        std::fs::copy(file, world.incoming().join(format!("{modality}-{i}.dcm"))).expect("copied");
+    }
+}
+
+#[test]
+fn pet_and_ct_meet_whatever_comes_first() {
+    let files = need!(pair(), "no generated cases");
+    let models = tempfile::tempdir().expect("folder");
+    let mut made_of = Vec::new();
+    for (grid, order) in [(0, ["CT", "PT"]), (0, ["PT", "CT"]), (1, ["CT", "PT"]), (1, ["PT", "CT"])] {
+        let model = models.path().join(format!("{grid}{}", order[0]));
+        made::pet_ct(&model, grid);
+        let world = world(&format!("[[select]]\nname = \"petct\"\nmodel = {model:?}\n"));
+        let daemon = Daemon::start(&world);
+        for (number, modality) in order.iter().enumerate() {
+            bring(&world, &files[*modality], modality);
+            daemon.passes("complete", || closed(&daemon) == number as f64 + 1.0);
+            assert_eq!(world.engine.calls(), 0);
+        }
+        let folder = daemon.next_result();
+        daemon.shows(&selected("petct"), 1.0);
+        let manifest = world.manifest(&folder);
+        let Input::Dicom { series, .. } = &manifest.source else { panic!("{:?}", manifest.source) };
+        assert_eq!(series.iter().map(|s| s.modality.as_str()).collect::<Vec<_>>(), ["CT", "PT"]);
+        assert_eq!(manifest.shape, [[16, 56, 64], [14, 40, 44]][grid]);
+        daemon.end().expect("a clean end");
+        made_of.push((folder, manifest.labels_sha256));
+    }
+    assert_eq!(made_of[0], made_of[1]);
+    assert_eq!(made_of[2], made_of[3]);
+    assert_ne!(made_of[0].0, made_of[2].0);
+}
+
+#[test]
+fn a_ct_without_its_pet_is_refused_by_name_in_time_and_done_when_the_pet_comes() {
+    let files = need!(pair(), "no generated cases");
+    let models = tempfile::tempdir().expect("folder");
+    made::pet_ct(models.path(), 0);
+    let world = world(&format!("[[select]]\nname = \"petct\"\nmodel = {:?}\n", models.path()));
+    let daemon = Daemon::start(&world);
+    bring(&world, &files["CT"], "CT");
+    let start = stunetd::sys::clock::Clock::monotonic(&*daemon.clock);
+    daemon.shows(&refused("select.no_partner"), 1.0);
+    let waited = stunetd::sys::clock::Clock::monotonic(&*daemon.clock) - start;
+    assert!(waited >= STUDY_QUIET && waited <= 2 * STUDY_QUIET + QUIET, "{waited:?}");
+    assert_eq!(world.engine.calls(), 0);
+    bring(&world, &files["PT"], "PT");
+    daemon.next_result();
+    assert_eq!(daemon.metric(&refused("select.no_partner")), 1.0);
+    daemon.end().expect("a clean end");
+    // After a restart the pair has its result.
+    let daemon = Daemon::start(&world);
+    daemon.passes("both are known", || closed(&daemon) == 2.0);
+    daemon.end().expect("a clean end");
+    assert_eq!((world.engine.calls(), world.results().len()), (1, 1));
+}
+
+#[test]
+fn the_real_program_follows_its_rules() {
+    let models = tempfile::tempdir().expect("folder");
+    let other = other_model(models.path(), "other");
+    let site = Site::with_rules(&format!(
+        "[[select]]\nname = \"no\"\nignore = true\ndescription = \"CANARY\"\nslices = {{ max = 5 }}\n\
+         [[select]]\nname = \"long\"\nmodel = {other:?}\nslices = {{ min = 9 }}\n\
+         [[select]]\nname = \"demo\"\nslices = {{ min = 7 }}\nper_study = \"best\"\n"
+    ));
+    let program = Program::start(&site);
+    for (number, slices) in [(1, 4), (2, 6), (3, 8), (4, 10)] {
+        Ct::new(number, slices).write(&site.incoming());
+    }
+    eventually("two results", || site.results().len() == 2);
+    for (metric, value) in
+        [(selected("long"), 1.0), (selected("demo"), 1.0), (refused("select.ignored"), 1.0), (refused("select.no_rule"), 1.0)]
+    {
+        program.shows(&metric, value);
+    }
+    let log = program.log();
+    assert!(
+        log.contains("rule=\"long\"") && log.contains("select.no_rule") && !log.contains("CANARY^") && !log.contains("CANARY S"),
+        "{log}"
+    );
+    assert_eq!(program.terminate(), Some(0));
+}
