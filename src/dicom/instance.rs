@@ -274,6 +274,8 @@ pub struct SelectionTags {
     pub manufacturer: String,
     /// Manufacturer's Model Name (0008,1090).
     pub model_name: String,
+    /// Radiopharmaceutical Code Sequence (0054,0304): `scheme:value`, e.g. `SCT:35321007`; empty where the tracer is not coded.
+    pub radiopharmaceutical: String,
     /// Patient's age in years: from Patient's Age (0010,1010), else from the dates of birth and study.
     pub age_years: Option<f64>,
 }

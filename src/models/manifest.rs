@@ -225,6 +225,16 @@ pub struct Scope {
     /// Values of Body Part Examined that the model is made for. A hint: any other value, or none, leaves the anatomy unknown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub body_part: Vec<String>,
+    /// Whether the images have a contrast agent. A hint: where none is named it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contrast: Option<bool>,
+    /// Tracers of PET series, `scheme:value` of the Radiopharmaceutical Code Sequence; empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub radiopharmaceutical: Vec<String>,
+    /// Words in Manufacturer, Manufacturer's Model Name, Series Description or Protocol Name, in any case, that tell a kind of device
+    /// which the model is not made for. Cone beam CTs, unless the manifest says otherwise: their values are no HU.
+    #[serde(skip_serializing_if = "is_cone_beam")]
+    pub exclude_device: Vec<String>,
     /// What happens where the header does not tell.
     #[serde(skip_serializing_if = "OnUnknown::is_flag")]
     pub on_unknown: OnUnknown,
@@ -247,6 +257,13 @@ impl OnUnknown {
     }
 }
 
+/// How cone beam CTs are named.
+const CONE_BEAM: [&str; 4] = ["cone beam", "cone-beam", "conebeam", "cbct"];
+
+fn is_cone_beam(words: &[String]) -> bool {
+    words == CONE_BEAM
+}
+
 impl Default for Scope {
     fn default() -> Self {
         Scope {
@@ -257,6 +274,9 @@ impl Default for Scope {
             pixel_spacing: None,
             min_coverage: None,
             body_part: Vec::new(),
+            contrast: None,
+            radiopharmaceutical: Vec::new(),
+            exclude_device: CONE_BEAM.map(str::to_owned).to_vec(),
             on_unknown: OnUnknown::Flag,
         }
     }

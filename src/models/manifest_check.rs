@@ -88,6 +88,13 @@ impl Manifest {
         if grid >= channels {
             return Err(format!("preprocessing.grid_channel is {grid}; there are {channels} channels, counted from 0"));
         }
+        let coded = |code: &String| code.split_once(':').is_some_and(|(scheme, value)| !scheme.is_empty() && !value.is_empty());
+        if let Some(code) = s.radiopharmaceutical.iter().find(|code| !coded(code)) {
+            return Err(format!("scope.radiopharmaceutical {code:?} is not a scheme and a value, such as \"SCT:35321007\""));
+        }
+        if s.exclude_device.iter().any(|word| word.trim().is_empty()) {
+            return Err("scope.exclude_device has an empty word".into());
+        }
         let ordered = |range: [f64; 2]| range[0] >= 0.0 && range[0] <= range[1];
         for (key, range) in [
             ("slice_distance", s.slice_distance),

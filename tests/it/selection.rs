@@ -2,6 +2,7 @@
 
 use crate::need;
 use crate::support::cases::{cases, decoder, grouped, manifest as cases_manifest};
+use crate::support::data;
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ struct Header {
     slices: usize,
     distance: f64,
     contrast: &'static str,
+    tracer: &'static str,
     normal: char,
     modality: &'static str,
     study: u32,
@@ -42,6 +44,7 @@ impl Default for Header {
             slices: 100,
             distance: 2.0,
             contrast: "",
+            tracer: "",
             normal: 'z',
             modality: "CT",
             study: 1,
@@ -111,6 +114,7 @@ impl Header {
                 series_description: self.description.into(),
                 kernel: self.kernel.into(),
                 contrast_agent: self.contrast.into(),
+                radiopharmaceutical: self.tracer.into(),
                 body_part: self.body_part.into(),
                 age_years: self.age,
                 series_number: Some(self.series as i32),
@@ -276,6 +280,15 @@ fn scope(scope: Scope) -> Arc<Generation> {
     Arc::new(model)
 }
 
+fn contrast(wanted: bool, on_unknown: OnUnknown) -> Scope {
+    Scope { contrast: Some(wanted), on_unknown, ..Scope::default() }
+}
+
+fn fdg(on_unknown: OnUnknown) -> Scope {
+    let codes = ["SCT:35321007", "SRT:C-B1031"].map(str::to_owned).to_vec();
+    Scope { modality: vec!["PT".into()], radiopharmaceutical: codes, on_unknown, ..Scope::default() }
+}
+
 #[test]
 fn the_scope_of_a_model_refuses_by_name_and_flags_what_is_not_known() {
     let base = Header::default;
@@ -301,6 +314,17 @@ fn the_scope_of_a_model_refuses_by_name_and_flags_what_is_not_known() {
             Err(Code::ScopeAnatomy),
         ),
         (Scope { modality: vec!["PT".into()], ..Scope::default() }, base(), Err(Code::ScopeModality)),
+        (Scope::default(), Header { description: "Head CBCT 0.4", ..base() }, Err(Code::ScopeDevice)),
+        (Scope { exclude_device: vec![], ..Scope::default() }, Header { description: "Head CBCT 0.4", ..base() }, Ok(vec![])),
+        (contrast(true, OnUnknown::Flag), Header { contrast: "Iomeprol", ..base() }, Ok(vec![])),
+        (contrast(true, OnUnknown::Flag), base(), Ok(vec!["contrast_unknown"])),
+        (contrast(true, OnUnknown::Refuse), base(), Err(Code::ScopeContrast)),
+        (contrast(false, OnUnknown::Flag), Header { contrast: "Iomeprol", ..base() }, Err(Code::ScopeContrast)),
+        (contrast(false, OnUnknown::Flag), base(), Ok(vec!["contrast_unknown"])),
+        (fdg(OnUnknown::Flag), Header { tracer: "SRT:C-B1031", ..pet(1) }, Ok(vec![])),
+        (fdg(OnUnknown::Flag), Header { tracer: "SCT:456995008", ..pet(1) }, Err(Code::ScopeRadiopharmaceutical)),
+        (fdg(OnUnknown::Flag), pet(1), Ok(vec!["radiopharmaceutical_unknown"])),
+        (fdg(OnUnknown::Refuse), pet(1), Err(Code::ScopeRadiopharmaceutical)),
     ];
     for (i, (limits, header, expected)) in cases.into_iter().enumerate() {
         let rules = [Rule::all(scope(limits))];
@@ -387,4 +411,19 @@ fn what_is_no_source_image_is_never_selected() {
         let images = selected.iter().all(|uid| wanted.contains(uid));
         assert!(images && (selected.len() == wanted.len() || name == "pet_nac"), "{name}: {selected:?}, not {wanted:?}");
     }
+}
+
+/// A real scanner codes its tracer by a scheme of its own.
+#[test]
+fn the_tracer_of_a_real_pet_is_known_by_its_code() {
+    let pet = need!(data("petct_sts001/PT"), "shared data is not there");
+    let series = grouped(&pet, &Policy::default(), &decoder()).series;
+    assert_eq!(series[0].selection.radiopharmaceutical, "99SDM:Y-X1743");
+    let verdict = |codes: &[&str]| {
+        let radiopharmaceutical = codes.iter().map(|&c| c.to_owned()).collect();
+        let limits = Scope { modality: vec!["PT".into()], radiopharmaceutical, min_age: 0.0, ..Scope::default() };
+        select(&[Rule::all(scope(limits))], &[&series[0]]).remove(0)
+    };
+    assert!(matches!(verdict(&["SCT:35321007", "99SDM:Y-X1743"]), Verdict::Selected { .. }));
+    assert!(matches!(verdict(&["SCT:35321007"]), Verdict::Outside { .. }));
 }

@@ -126,6 +126,7 @@ fn selection(root: Level) -> SelectionTags {
         contrast_agent: text(tags::CONTRAST_BOLUS_AGENT),
         manufacturer: text(tags::MANUFACTURER),
         model_name: text(tags::MANUFACTURER_MODEL_NAME),
+        radiopharmaceutical: pet::radiopharmaceutical(root),
         age_years: root.text(tags::PATIENT_AGE).and_then(|t| time::age_years(&t)).or(by_dates),
     }
 }

@@ -7,12 +7,23 @@ use super::frames::file_offset;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
-/// What the header says about unit and tracer. Legacy converted objects keep some of it among the unassigned shared attributes.
+/// Where attributes of the whole series stand. Legacy converted objects keep some among the unassigned shared attributes.
+fn levels(root: Level) -> [Option<Level>; 2] {
+    let shared = root.item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
+    [Some(root), shared.and_then(|shared| shared.item(tags::UNASSIGNED_SHARED_CONVERTED_ATTRIBUTES_SEQUENCE))]
+}
+
+/// The code of the tracer, `scheme:value`; empty where it is not coded.
+pub(super) fn radiopharmaceutical(root: Level) -> String {
+    let isotope = levels(root).into_iter().flatten().find_map(|level| level.item(tags::RADIOPHARMACEUTICAL_INFORMATION_SEQUENCE));
+    let code = isotope.and_then(|i| i.item(tags::RADIOPHARMACEUTICAL_CODE_SEQUENCE));
+    let told = code.and_then(|c| Some(format!("{}:{}", c.text(tags::CODING_SCHEME_DESIGNATOR)?, c.text(tags::CODE_VALUE)?)));
+    told.unwrap_or_default()
+}
+
+/// What the header says about unit and tracer.
 pub(super) fn header(root: Level, object: ImageObject) -> PetHeader {
-    let unassigned = root
-        .item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE)
-        .and_then(|shared| shared.item(tags::UNASSIGNED_SHARED_CONVERTED_ATTRIBUTES_SEQUENCE));
-    let levels = [Some(root), unassigned];
+    let levels = levels(root);
     let text = |tag| levels.iter().flatten().find_map(|level| level.text(tag));
     let texts = |tag| levels.iter().flatten().map(|level| level.texts(tag)).find(|t| !t.is_empty()).unwrap_or_default();
     let positive = |tag| levels.iter().flatten().find_map(|level| level.number(tag)).filter(|n| *n > 0.0);

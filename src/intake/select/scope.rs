@@ -1,6 +1,6 @@
 //! The scope of a model: what it may be used on, as far as headers tell.
 
-use super::conditions::{coverage, pixel_spacing, rounded, slice_distance};
+use super::conditions::{coverage, has_contrast, pixel_spacing, rounded, slice_distance};
 use crate::fault::Code;
 use crate::models::{Manifest, OnUnknown};
 use crate::series::{Refusal, Series};
@@ -41,6 +41,29 @@ pub(super) fn check(channels: &[&Series], manifest: &Manifest) -> Result<Vec<&'s
     {
         return refuse(Code::ScopeCoverage, format!("The slices cover {} mm, at least {min} mm are needed", rounded(coverage(grid))));
     }
+    if let Some(word) = scope.exclude_device.iter().find(|word| channels.iter().any(|s| names(s, word))) {
+        return refuse(Code::ScopeDevice, format!("The header has the word `{word}`"));
+    }
+    match (scope.contrast, channels.iter().any(|s| has_contrast(s))) {
+        (None, _) | (Some(true), true) => {}
+        (Some(false), true) => return refuse(Code::ScopeContrast, "A contrast agent is named".into()),
+        (Some(_), false) if scope.on_unknown == OnUnknown::Refuse => {
+            return refuse(Code::ScopeContrast, "No contrast agent is named".into());
+        }
+        (Some(_), false) => flags.push("contrast_unknown"),
+    }
+    for series in channels.iter().filter(|s| s.modality == "PT" && !scope.radiopharmaceutical.is_empty()) {
+        let tracer = &series.selection.radiopharmaceutical;
+        let wanted = || scope.radiopharmaceutical.join(", ");
+        match (tracer.is_empty(), scope.on_unknown) {
+            (true, OnUnknown::Flag) => flags.push("radiopharmaceutical_unknown"),
+            (true, OnUnknown::Refuse) => {
+                return refuse(Code::ScopeRadiopharmaceutical, format!("The tracer is not coded; taken are {}", wanted()));
+            }
+            (false, _) if scope.radiopharmaceutical.contains(tracer) => {}
+            (false, _) => return refuse(Code::ScopeRadiopharmaceutical, format!("The tracer's code is none of {}", wanted())),
+        }
+    }
     let made_for = |s: &&Series| scope.body_part.iter().any(|part| part.eq_ignore_ascii_case(s.selection.body_part.trim()));
     if !scope.body_part.is_empty() && !channels.iter().any(made_for) {
         match scope.on_unknown {
@@ -52,4 +75,11 @@ pub(super) fn check(channels: &[&Series], manifest: &Manifest) -> Result<Vec<&'s
         }
     }
     Ok(flags)
+}
+
+/// Whether a header names a kind of device by this word.
+fn names(series: &Series, word: &str) -> bool {
+    let tags = &series.selection;
+    let word = word.to_lowercase();
+    [&tags.manufacturer, &tags.model_name, &tags.series_description, &tags.protocol].iter().any(|t| t.to_lowercase().contains(&word))
 }
