@@ -113,7 +113,7 @@ fn main() {
         println!("{stage:12} {seconds:9.2}");
     }
     println!("{:12} {total:9.2}", "total");
-    let number = if precision == Precision::F32 { 4 } else { 2 };
+    let number = precision.activation_bytes(architecture.dims[0]);
     let need = bytes_needed(&manifest, &grids, &Placement { cuda: false, number, batch: 1, sums_on_host: true });
     println!("peak RSS {} MiB ({before} before the study), estimated {} MiB", peak_rss(), need.host >> 20);
     println!("{} of {} labels occur", map.present().len(), manifest.labels.len());

@@ -6,6 +6,7 @@ use crate::fault::Fault;
 use crate::models::Manifest;
 use crate::segment::{Grids, Placement, bytes_needed};
 use crate::series::Series;
+use crate::stunet::Precision;
 use crate::volume::nifti;
 
 /// Bytes of an f32.
@@ -31,7 +32,8 @@ pub fn host_bytes(input: &Input, model: &Manifest, facts: &EngineFacts) -> Resul
 /// The same from numbers: `shape` and `spacing` (mm) of the source grid in `[z, y, x]`.
 fn bytes(channels: usize, shape: [usize; 3], spacing: [f64; 3], model: &Manifest, facts: &EngineFacts) -> u64 {
     let network = grid(shape, spacing, model);
-    let number = if facts.precision == "f32" { 4 } else { 2 };
+    let precision = facts.precision.parse().unwrap_or(Precision::F64);
+    let number = precision.activation_bytes(model.architecture.dims[0]);
     let cuda = facts.device != "cpu";
     let grids = Grids { network, cropped: shape, source: shape };
     let engine = bytes_needed(model, &grids, &Placement { cuda, number, batch: 1, sums_on_host: !cuda }).host;

@@ -30,7 +30,7 @@ pub struct Grids {
 pub struct Placement {
     /// On a CUDA device instead of the CPU.
     pub cuda: bool,
-    /// Bytes of a number in the network: 4 for f32, 2 for bf16 and f16.
+    /// Bytes of a number in the network's first stage, which holds the largest tensors: 4 for f32, 2 for bf16 and f16.
     pub number: usize,
     /// Windows that the network gets at once.
     pub batch: usize,

@@ -104,11 +104,7 @@ impl TorchEngine {
     /// How a study of these grids would run here, the fastest way first; the others are for when memory runs out after all.
     /// `windows`: how many lie side by side, with their mirrored copies. Refuses a study that does not fit the limits.
     pub fn placements(&self, grids: &Grids, windows: usize) -> Result<Vec<Placement>, SegmentError> {
-        let number = match self.network.precision() {
-            Precision::F64 => 8,
-            Precision::F32 | Precision::Auto => 4,
-            Precision::Bf16 | Precision::F16 => 2,
-        };
+        let number = self.network.precision().activation_bytes(self.manifest.architecture.dims[0]);
         let mut limits = self.limits;
         let placements = match self.network.device() {
             Device::Cuda(index) => {

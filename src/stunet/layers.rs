@@ -8,9 +8,9 @@
 //! it in two: one over the skip, and a smaller one over the coarse tensor ([`fused::interleave_weight`]); their sum is
 //! taken inside the norm, and the concatenated tensor is never made.
 
-use super::conv::Conv;
+use super::conv::{Conv, channels_last};
 use super::fused::{self, EPSILON, Terms};
-use super::{Architecture, Error};
+use super::{Architecture, Error, Precision};
 use tch::{Device, Kind, Tensor};
 
 /// Sees tensors by name as they are made: `encoder.{s}`, `encoder.{s}.{b}.{conv1,norm1,act1,conv2,norm2,conv3}`, the
@@ -227,6 +227,8 @@ pub(super) struct Layers {
     decoder: Vec<Stage>,
     heads: Vec<Conv>,
     fused: bool,
+    /// What each stage computes in, once weights are converted; before, in what the input is.
+    kinds: Option<[Kind; 6]>,
 }
 
 impl Layers {
@@ -250,43 +252,64 @@ impl Layers {
             decoder.push(Stage::build(plan, source)?);
             heads.push(Conv::build(&format!("seg_outputs.{u}"), a.num_classes, a.dims[s], [1; 3], [1; 3], source)?);
         }
-        Ok(Layers { encoder, upsample, factors, decoder, heads, fused: false })
+        Ok(Layers { encoder, upsample, factors, decoder, heads, fused: false, kinds: None })
     }
 
-    /// All weights but the heads' in another kind, channels-last; for inference on a device that runs plainly.
-    pub(super) fn convert(&mut self, kind: Kind) -> Result<(), Error> {
-        for block in self.encoder.iter_mut().chain(&mut self.decoder).flat_map(|stage| &mut stage.0) {
-            block.conv1.convert(kind)?;
-            block.conv2.convert(kind)?;
-            if let Some(conv3) = &mut block.conv3 {
-                conv3.convert(kind)?;
-            }
+    /// All weights but the heads' in another precision, channels-last; for inference on a device that runs plainly. Inputs must
+    /// be in the first stage's kind of number.
+    pub(super) fn convert(&mut self, a: &Architecture, precision: Precision) -> Result<(), Error> {
+        let kinds = a.dims.map(|channels| precision.kind(channels));
+        let convert = |stage: &mut Stage, kind: Kind| {
+            stage.0.iter_mut().try_for_each(|block| {
+                block.conv1.convert(kind)?;
+                block.conv2.convert(kind)?;
+                block.conv3.iter_mut().try_for_each(|conv3| conv3.convert(kind))
+            })
+        };
+        for (stage, kind) in self.encoder.iter_mut().zip(kinds) {
+            convert(stage, kind)?;
         }
-        self.upsample.iter_mut().try_for_each(|conv| conv.convert(kind))
+        for u in 0..5 {
+            convert(&mut self.decoder[u], kinds[4 - u])?;
+            self.upsample[u].convert(kinds[4 - u])?;
+        }
+        self.kinds = Some(kinds);
+        Ok(())
     }
 
     /// Lays out the weights for inference on the CPU in f32 or bf16, for patches of about this size, and runs by fused
-    /// kernels from now on. The parameters must be f32 on the CPU and inputs channels-last; gradients are no longer to be had.
-    pub(super) fn optimise(&mut self, a: &Architecture, patch: [usize; 3], kind: Kind) -> Result<(), Error> {
+    /// kernels from now on. The parameters must be f32 on the CPU and inputs channels-last, in the first stage's kind of number;
+    /// gradients are no longer to be had.
+    pub(super) fn optimise(&mut self, a: &Architecture, patch: [usize; 3], precision: Precision) -> Result<(), Error> {
         let sizes = a.stage_sizes(patch);
-        let pack = |stage: &mut Stage, entry: [usize; 3], inside: [usize; 3]| {
+        let kinds = a.dims.map(|channels| precision.kind(channels));
+        let pack = |stage: &mut Stage, kind: Kind, entry: [usize; 3], inside: [usize; 3]| {
             let mut blocks = stage.0.iter_mut().enumerate();
             blocks.try_for_each(|(b, block)| block.pack(kind, if b == 0 { entry } else { inside }, inside))
         };
         for (s, stage) in self.encoder.iter_mut().enumerate() {
-            pack(stage, sizes[s.saturating_sub(1)], sizes[s])?;
+            pack(stage, kinds[s], sizes[s.saturating_sub(1)], sizes[s])?;
         }
         for u in 0..5 {
             let s = 4 - u;
             if s < SPLIT_STAGES && a.strides[s] == [2; 3] && a.kernels[s] == [3; 3] {
                 self.decoder[u].0.iter_mut().take(1).try_for_each(Block::split)?;
             }
-            pack(&mut self.decoder[u], sizes[s], sizes[s])?;
-            self.upsample[u].pack(kind, sizes[s + 1])?;
+            pack(&mut self.decoder[u], kinds[s], sizes[s], sizes[s])?;
+            self.upsample[u].pack(kinds[s], sizes[s + 1])?;
             self.heads[u].pack(Kind::Float, sizes[s])?;
         }
         self.fused = true;
+        self.kinds = Some(kinds);
         Ok(())
+    }
+
+    /// A tensor in the kind of number that a stage computes in.
+    fn enter(&self, stage: usize, x: &Tensor) -> Result<Tensor, Error> {
+        match self.kinds {
+            Some(kinds) if kinds[stage] != x.f_kind()? => channels_last(x.f_to_kind(kinds[stage])?),
+            _ => Ok(x.shallow_clone()),
+        }
     }
 
     /// Runs encoder and decoder. `each` gets the decoder step (0 = lowest resolution) and its features; the last ones,
@@ -300,13 +323,14 @@ impl Layers {
         let fused = self.fused && probe.0.is_none();
         let mut skips = Vec::with_capacity(6);
         for (s, stage) in self.encoder.iter().enumerate() {
-            let y = stage.forward(skips.last().unwrap_or(x), None, fused, probe)?;
+            let x = self.enter(s, skips.last().unwrap_or(x))?;
+            let y = stage.forward(&x, None, fused, probe)?;
             probe.see(&y, || format!("encoder.{s}"));
             skips.push(y);
         }
         let mut x = skips.pop().unwrap_or_else(|| x.shallow_clone());
         for (u, stage) in self.decoder.iter().enumerate() {
-            let low = self.upsample[u].forward(&x)?;
+            let low = self.upsample[u].forward(&self.enter(4 - u, &x)?)?;
             drop(x);
             let Some(skip) = skips.pop() else { return Err(Error::Torch(format!("decoder step {u} has no skip"))) };
             let up = if fused { None } else { Some(repeat(&low, self.factors[u])?) };
@@ -353,7 +377,6 @@ fn repeat(x: &Tensor, factors: [usize; 3]) -> Result<Tensor, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conv::channels_last;
     use super::*;
 
     #[test]

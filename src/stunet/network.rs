@@ -59,9 +59,9 @@ impl Network {
                 Ok(tensor.f_detach()?.f_to_device(device)?.f_to_kind(precision.wide_kind())?)
             })?;
             if fused {
-                layers.optimise(architecture, TYPICAL_PATCH, precision.kind())?;
+                layers.optimise(architecture, TYPICAL_PATCH, precision)?;
             } else {
-                layers.convert(precision.kind())?;
+                layers.convert(architecture, precision)?;
             }
             Ok::<_, Error>(layers)
         })?;
@@ -116,7 +116,7 @@ impl Network {
         })
     }
 
-    /// Full-resolution decoder features `[N, dims[0], X, Y, Z]`, before the head, in the network's precision, channels
+    /// Full-resolution decoder features `[N, dims[0], X, Y, Z]`, before the head, in the first stage's kind of number, channels
     /// last in memory. `head(features(x)) = forward(x)`, and the head is linear.
     pub fn features(&self, input: &Tensor) -> Result<Tensor, Error> {
         let input = self.prepare(input)?;
@@ -172,6 +172,7 @@ impl Network {
             return Err(Error::Input(format!("shape {size:?}; this network takes {} channels", self.architecture.in_channels)));
         }
         self.architecture.check_patch([x, y, z].map(|edge| edge as usize)).map_err(|e| Error::Input(e.to_string()))?;
-        tch::no_grad(|| channels_last(input.f_to_device(self.device)?.f_to_kind(self.precision.kind())?))
+        let kind = self.precision.kind(self.architecture.dims[0]);
+        tch::no_grad(|| channels_last(input.f_to_device(self.device)?.f_to_kind(kind)?))
     }
 }

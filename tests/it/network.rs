@@ -187,7 +187,7 @@ fn weights_are_read_from_safetensors() {
 #[test]
 fn sums_over_windows_agree_with_logits() {
     // Odd numbers of classes and features, rows that do not fill the kernels' groups, sums inside a larger tensor.
-    for (classes, base) in [(2, 1), (5, 4), (16, 16), (105, 16), (33, 7)] {
+    for (classes, base) in [(2, 1), (5, 4), (16, 16), (105, 16), (33, 7), (9, 35)] {
         let architecture = Architecture { dims: [base; 6], ..Architecture::named(Size::S, 1, classes, Architecture::OFFICIAL_STRIDES) };
         let weights = |shape: Vec<i64>| Tensor::randn(shape, (Kind::Float, Device::Cpu));
         // Scaled, so that logits are small enough for f32 to hold probabilities to 1e-6.
@@ -284,6 +284,33 @@ fn bf16_keeps_the_labels_of_a_trained_network() {
     let (equal, dice) = agreement(&labels(&reduced), &labels(&reference));
     println!("bf16: {:.4} % of voxels, worst Dice {dice:.5}", equal * 100.0);
     assert!(equal >= 0.999 && dice >= 0.995, "{:.4} % of voxels, worst Dice {dice:.5}", equal * 100.0);
+}
+
+#[test]
+fn narrow_stages_compute_in_f32() {
+    if !stunetd::stunet::cpu_has_bf16() {
+        crate::support::note_skipped("narrow stages", "this CPU does not compute in bf16");
+        return;
+    }
+    let image = Tensor::randn([1, 1, 32, 32, 64], (Kind::Float, Device::Cpu));
+    for (dims, first, all_f32) in
+        [([4; 6], Kind::Float, true), ([8, 16, 32, 40, 40, 40], Kind::Float, false), ([32; 6], Kind::BFloat16, false)]
+    {
+        let architecture = Architecture { dims, ..Architecture::named(Size::S, 1, 3, Architecture::OFFICIAL_STRIDES) };
+        let weights = crate::support::made::weights(&architecture, 5);
+        let [exact, rounded] = [Precision::F32, Precision::Bf16].map(|precision| {
+            let network = Network::from_tensors(copy(&weights), &architecture, Device::Cpu, precision).expect("network");
+            assert_eq!(network.precision(), precision);
+            let features = network.features(&image).expect("features");
+            assert_eq!(features.kind(), if precision == Precision::F32 { Kind::Float } else { first });
+            let observed = network.forward_observed(&image, &mut |_, _| ()).expect("observed");
+            let logits = network.forward(&image).expect("forward");
+            assert!(relative_error(values(&observed[0]), &values(&logits)) <= 0.05, "the plain twin");
+            values(&logits)
+        });
+        let error = relative_error(rounded, &exact);
+        assert!((error == 0.0) == all_f32 && error < 0.1, "{dims:?}: {error:.1e}");
+    }
 }
 
 #[test]

@@ -84,16 +84,15 @@ pub fn compare(map: &LabelMap, name: &str, equal: f64, dice: f64) {
     assert!(found.dice >= dice, "{name}: Dice {}", found.dice);
 }
 
-/// bf16 against the labels in f32: the share of voxels is promised, so is Dice 0.995 for every label. The promise on Dice is missed
-/// on one study (docs/performance.md), which is held to what was measured.
-fn bf16_keeps_the_labels(model: &Generation, volume: &Volume, map: &LabelMap, name: &str, dice: f64) {
+/// bf16 against the labels in f32, as promised: 99.9 % of voxels, Dice 0.995 for every label.
+fn bf16_keeps_the_labels(model: &Generation, volume: &Volume, map: &LabelMap, name: &str) {
     if !cpu_has_bf16() {
         return note_skipped("bf16 against f32", "this CPU does not compute in bf16");
     }
     let fast = segment(&mut open(model, Precision::Bf16), &model.manifest, volume, false);
     let found = agreement(|i| fast.labels().get(i), |i| map.labels().get(i), map.labels().len());
     println!("{name}, bf16 against f32: {:.4} % of voxels, worst Dice {:.4}", 100.0 * found.equal, found.dice);
-    assert!(found.equal >= 0.999 && found.dice >= dice, "{name}, bf16: {} {}", found.equal, found.dice);
+    assert!(found.equal >= 0.999 && found.dice >= 0.995, "{name}, bf16: {} {}", found.equal, found.dice);
 }
 
 /// Whether long checks are to run; says so when not.
@@ -116,7 +115,7 @@ fn dicom_equals_the_strict_reference() {
     let map = segment(&mut engine, &model.manifest, &volume, false);
     compare(&map, "dicom_f32_mirror0", 0.99999, 0.9999);
     compare(&map, "dicom_mirror0", 0.9998, 0.998);
-    bf16_keeps_the_labels(&model, &volume, &map, "dicom", 0.995);
+    bf16_keeps_the_labels(&model, &volume, &map, "dicom");
     compare(&segment(&mut engine, &model.manifest, &volume, true), "dicom_mirror1", README.0, README.1);
 }
 
@@ -148,11 +147,11 @@ fn dicom_with_the_v1_model() {
 fn nifti_volumes() {
     let model = demo();
     let mut engine = open(&model, Precision::F32);
-    for (name, quick_mirror, bf16_dice) in [("ct_sm", true, 0.9945), ("ct", false, 0.995)] {
+    for (name, quick_mirror) in [("ct_sm", true), ("ct", false)] {
         let volume = need!(nifti_volume(&format!("example_{name}.nii.gz")), "shared data is not there");
         let map = segment(&mut engine, &model.manifest, &volume, false);
         compare(&map, &format!("{name}_mirror0"), README.0, README.1);
-        bf16_keeps_the_labels(&model, &volume, &map, name, bf16_dice);
+        bf16_keeps_the_labels(&model, &volume, &map, name);
         if quick_mirror || long(&format!("{name}_mirror1")) {
             compare(&segment(&mut engine, &model.manifest, &volume, true), &format!("{name}_mirror1"), README.0, README.1);
         }
