@@ -69,6 +69,7 @@ fn main() {
             let volume = NewVolume {
                 input: format!("{n:064x}"),
                 priority: Priority::Routine,
+                rule: None,
                 result: (n + 1008 < rows).then_some(found),
                 destinations: vec![],
             };

@@ -67,6 +67,9 @@ impl Whole {
         line("study", job.series.study.clone());
         line("series", job.series.series.clone());
         line("priority", job.priority.to_string());
+        if let Some(rule) = &job.rule {
+            line("rule", rule.clone());
+        }
         line("tries", format!("{}, {} crashes, {} of them alone", p.attempts, p.crashes, p.crashes_alone));
         if let Some(model) = &job.model {
             line("model", model.clone());

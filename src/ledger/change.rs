@@ -141,6 +141,8 @@ pub struct NewVolume {
     pub input: String,
     /// What comes first.
     pub priority: Priority,
+    /// The rule that chose it, `all` where the configuration has none.
+    pub rule: Option<String>,
     /// Its result, when one lies there already: the job is done from the start.
     pub result: Option<Published>,
     /// Who is to get such a result.

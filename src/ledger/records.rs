@@ -98,6 +98,8 @@ pub struct Job {
     pub input: String,
     /// As asked for.
     pub priority: Priority,
+    /// The rule that chose it when it was queued; none when nothing says so.
+    pub rule: Option<String>,
     /// When it was queued: the date that its objects carry.
     pub created: Moment,
     /// When its state changed last.

@@ -79,6 +79,11 @@ impl Choice {
         self.orders.iter().flatten().next().map(|order| order.model.digest.clone()).unwrap_or_default()
     }
 
+    /// A rule's name.
+    pub fn rule(&self, rule: usize) -> Option<&str> {
+        self.rules.get(rule).map(Rule::name)
+    }
+
     /// How a rule's cases are treated; none for one that leaves series alone.
     pub fn order(&self, rule: usize) -> Option<&Arc<Order>> {
         self.orders.get(rule)?.as_ref()

@@ -77,7 +77,13 @@ fn check<'d>(document: &'d Value, name: &str) -> &'d Value {
 }
 
 fn close(series: &str, input: &str, refusals: Vec<Problem>) -> Change {
-    let volume = NewVolume { input: input.into(), priority: Priority::Routine, result: None, destinations: vec!["pacs".into()] };
+    let volume = NewVolume {
+        input: input.into(),
+        priority: Priority::Routine,
+        rule: Some("chest".into()),
+        result: None,
+        destinations: vec!["pacs".into()],
+    };
     let volumes = if input.is_empty() { vec![] } else { vec![volume] };
     let series = SeriesKey { study: "1.2.3".into(), series: series.into() };
     Change::Close(Closing { series, evidence: Evidence::Timer, print: "p".into(), volumes, refusals })

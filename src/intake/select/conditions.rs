@@ -75,7 +75,8 @@ pub(super) fn miss(rule: &Select, s: &Series) -> Option<(&'static str, String)> 
             && pattern.0.is_match(text) != wanted
         {
             let found = match (text.is_empty(), wanted) {
-                (true, _) => "is empty",
+                (true, true) => "is empty, asked for",
+                (true, false) => "is empty, and would match",
                 (false, true) => "does not match",
                 (false, false) => "matches",
             };

@@ -229,8 +229,8 @@ impl Desk<'_> {
     fn insert(&self, series: i64, volume: &NewVolume) -> Result<Job, LedgerError> {
         let progress = Progress::queued(volume.priority, self.next("line")?);
         let insert = "INSERT INTO jobs (series_id, input, priority, created, changed, state, attempts, failures, crashes, crashes_alone, suspect, \
-                      rank, line) VALUES (?1, ?2, ?3, ?4, ?4, 'queued', 0, 0, 0, 0, 0, ?5, ?6)";
-        let values = params![series, volume.input, volume.priority, self.date, volume.priority as i64, Count(progress.line)];
+                      rank, line, rule) VALUES (?1, ?2, ?3, ?4, ?4, 'queued', 0, 0, 0, 0, 0, ?5, ?6, ?7)";
+        let values = params![series, volume.input, volume.priority, self.date, volume.priority as i64, Count(progress.line), volume.rule];
         self.run(insert, values)?;
         let id = JobId(u64::try_from(self.connection.last_insert_rowid()).unwrap_or_default());
         self.note(Note { job: Some(id), after: Some(State::Queued.name()), ..Note::of(Event::Queued, "intake") })?;

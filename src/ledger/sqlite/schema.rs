@@ -10,6 +10,8 @@ pub const STEPS: &[&str] = &[
     include_str!("schema.sql"),
     // The state in which a series was closed last.
     "ALTER TABLE series ADD COLUMN print TEXT;",
+    // The rule that chose a job's volume.
+    "ALTER TABLE jobs ADD COLUMN rule TEXT;",
 ];
 
 /// Brings the tables to the latest version. Before the tables of an older version are touched, a copy of the file is made beside it;

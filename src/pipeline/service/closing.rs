@@ -99,7 +99,8 @@ impl Service {
     }
 
     fn wanted(&self, case: &Chosen) -> NewVolume {
-        NewVolume { input: case.input.clone(), priority: self.choice.priority(case.rule), result: None, destinations: Vec::new() }
+        let rule = self.choice.rule(case.rule).map(str::to_owned);
+        NewVolume { input: case.input.clone(), priority: self.choice.priority(case.rule), rule, result: None, destinations: Vec::new() }
     }
 
     /// Names the state of a series: its files, and the rules by which they are judged.

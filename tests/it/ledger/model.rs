@@ -265,8 +265,18 @@ impl Tables {
                     rank: volume.priority,
                     line,
                 };
-                let (series, input, priority) = (closing.series.clone(), volume.input.clone(), volume.priority);
-                let job = Job { id, series, input, priority, created: now.date, changed: now.date, model: None, result: None, progress };
+                let job = Job {
+                    id,
+                    series: closing.series.clone(),
+                    input: volume.input.clone(),
+                    priority: volume.priority,
+                    rule: volume.rule.clone(),
+                    created: now.date,
+                    changed: now.date,
+                    model: None,
+                    result: None,
+                    progress,
+                };
                 self.jobs.insert(id, job);
                 self.write(now, Some(id), None, Event::Queued, (None, Some("queued")), "intake", None);
                 id

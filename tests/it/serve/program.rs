@@ -63,6 +63,13 @@ impl Site {
         seen
     }
 
+    /// What a verb of the program answers.
+    pub fn ask(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stunetd"));
+        let output = command.args(arguments).arg("--config").arg(self.dir.path().join("stunetd.toml")).output().expect("runs");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
     fn hidden(&self) -> usize {
         let entries = std::fs::read_dir(self.output()).into_iter().flatten();
         entries.filter(|e| e.as_ref().expect("entry").file_name().as_encoded_bytes().starts_with(b".")).count()

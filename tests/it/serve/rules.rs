@@ -220,6 +220,11 @@ fn the_real_program_follows_its_rules() {
     {
         program.shows(&metric, value);
     }
+    // A person asks why: the rule that took a series, and what the rules missed of another.
+    for (number, told) in [(4, "long"), (3, "demo"), (2, "`demo`: slices is 6, asked for"), (1, "Rule `no`")] {
+        let explained = site.ask(&["jobs", "explain", Ct::new(number, 0).series_uid().as_str()]);
+        assert!(explained.contains(told), "{number}: {explained}");
+    }
     let log = program.log();
     assert!(
         log.contains("rule=\"long\"") && log.contains("select.no_rule") && !log.contains("CANARY^") && !log.contains("CANARY S"),

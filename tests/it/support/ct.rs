@@ -36,6 +36,11 @@ impl Ct {
         Ct { study, ..self }
     }
 
+    /// Its Series Instance UID.
+    pub fn series_uid(&self) -> Uid {
+        named(self.number, "series")
+    }
+
     /// All slices, into a folder.
     pub fn write(&self, folder: &Path) {
         (0..self.slices).for_each(|slice| self.write_slice(folder, slice));
@@ -43,7 +48,6 @@ impl Ct {
 
     /// One slice, moved into its place whole.
     pub fn write_slice(&self, folder: &Path, slice: usize) {
-        let named = |number: u32, role: &str| Uid::from_digest(&Sha256::digest(format!("test ct {number} {role}")).into());
         let uid = |role: &str| named(self.number, role);
         let series = CtSeries {
             // Canaries: nothing that the daemon writes but DICOM objects may hold them.
@@ -51,7 +55,7 @@ impl Ct {
             patient_id: "CANARY-ID",
             patient_age: "042Y",
             study_uid: named(self.study, "study"),
-            series_uid: uid("series"),
+            series_uid: self.series_uid(),
             frame_of_reference_uid: named(self.study, "frame of reference"),
             study_description: "CANARY STUDY",
             series_description: "CANARY SERIES",
@@ -76,4 +80,8 @@ impl Ct {
         let name = format!("{}-{slice}.dcm", self.number);
         stunetd::sys::durable::write_file(&folder.join(name), &file).expect("written");
     }
+}
+
+fn named(number: u32, role: &str) -> Uid {
+    Uid::from_digest(&Sha256::digest(format!("test ct {number} {role}")).into())
 }
