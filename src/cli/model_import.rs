@@ -97,7 +97,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         modality: args.modality,
     };
     let shutdown = Shutdown::default();
-    signals::listen(shutdown.clone(), FirstSignal::Abandons)
+    signals::listen(shutdown.clone(), FirstSignal::Abandons, None)
         .map_err(|e| Fault::new(Code::InternalBug, format!("signals can not be listened to: {e}")).caused_by(e))?;
     let bar = Bytes::new("importing");
     let imported = import(&args.checkpoint, &args.out, &options, &mut |done, total| {

@@ -19,7 +19,7 @@ use crate::sys::durable::StagingDir;
 use crate::sys::shutdown::Shutdown;
 use crate::sys::signals::{self, FirstSignal};
 use crate::sys::{libtorch, machine};
-use crate::telemetry::{Metrics, Stage, log};
+use crate::telemetry::{Metrics, Post, Stage, log};
 use crate::volume::decode::{Decoder, DecoderConfig, plane_digest};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -138,7 +138,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let formats = formats(&args.format)?;
     libtorch::choose(None)?;
     let shutdown = Shutdown::default();
-    signals::listen(shutdown.clone(), FirstSignal::Abandons).map_err(super::no_signals)?;
+    signals::listen(shutdown.clone(), FirstSignal::Abandons, None).map_err(super::no_signals)?;
     let model = Arc::new(Generation::open(&args.model)?);
     // Told now, not after minutes of work.
     drop(StagingDir::new_in(&args.out)?);
@@ -351,8 +351,8 @@ impl Done {
 /// What the wheel says: how many are done and how far the others are.
 fn doing(board: &Board, done: usize, total: usize) -> String {
     let beats = board.beats().into_iter().map(|beat| match beat.progress {
-        Some(p) if beat.stage == Stage::Segment => format!("{} {}/{} windows", beat.stage.name(), p.done, p.of),
-        _ => beat.stage.name().to_string(),
+        Some(p) if beat.post == Post::Stage(Stage::Segment) => format!("{} {}/{} windows", beat.post.name(), p.done, p.of),
+        _ => beat.post.name().to_string(),
     });
     let stages: Vec<String> = beats.collect();
     format!("{done} of {total} done; {}", stages.join(", "))

@@ -6,9 +6,12 @@ use crate::intake::reception::Reception;
 use crate::intake::scp::Scp;
 use crate::intake::select;
 use crate::ledger::{Change, Ledger, Limits, Moment, Opening, Options, Reader, SqliteLedger};
+use crate::models::Generation;
 use crate::pipeline::control::Control;
 use crate::pipeline::reconcile::{self, Depth};
-use crate::pipeline::{EngineFactory, Order, Plan, Service, ServicePlan, Street, WhenPublished, network};
+use crate::pipeline::{
+    EngineFactory, Order, Plan, Reload, Service, ServicePlan, Street, Supervisor, SupervisorPlan, WhenPublished, network,
+};
 use crate::segment::SegmentOptions;
 use crate::stunet::runtime::LIBTORCH_VERSION;
 use crate::sys::clock::{Clock, SystemClock};
@@ -16,6 +19,7 @@ use crate::sys::cores::Cores;
 use crate::sys::crash;
 use crate::sys::durable::{self, StagingDir};
 use crate::sys::libtorch;
+use crate::sys::notify::Notifier;
 use crate::sys::shutdown::Shutdown;
 use crate::sys::signals::{self, FirstSignal};
 use crate::telemetry::metrics::Facts;
@@ -46,6 +50,10 @@ pub struct Seams {
     pub clock: Arc<dyn Clock>,
     /// Ends the daemon.
     pub shutdown: Shutdown,
+    /// The service manager.
+    pub notifier: Notifier,
+    /// How the configuration is read again.
+    pub reload: Option<Reload>,
 }
 
 /// Exit code 0 after SIGTERM and a clean end. What the configuration names and can not be used is a mistake of the
@@ -55,12 +63,15 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     log::start(config.log.format == LogFormat::Json, config.log.level.name());
     libtorch::choose(Some(config.libtorch_dir.as_path()).filter(|d| !d.as_os_str().is_empty()))?;
     let shutdown = Shutdown::default();
-    signals::listen(shutdown.clone(), FirstSignal::Drains).map_err(super::no_signals)?;
+    let (hangup, asked) = crossbeam::channel::bounded(1);
+    signals::listen(shutdown.clone(), FirstSignal::Drains, Some(hangup)).map_err(super::no_signals)?;
     let choice = &config.model;
     let cores = super::cores(choice.device);
     let decoder = DecoderConfig { workers: cores.rayon, ..DecoderConfig::default() };
     let engine = network(choice.device, choice.precision, cores.torch);
-    match serve(config, Seams { engine, decoder, cores, clock: Arc::new(SystemClock), shutdown }) {
+    let reload = Some(Reload { asked, file: args.config });
+    let seams = Seams { engine, decoder, cores, clock: Arc::new(SystemClock), shutdown, notifier: Notifier::system(), reload };
+    match serve(config, seams) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(fault) => {
             super::report::fault(&fault, false);
@@ -114,7 +125,7 @@ fn reconcile(config: &Config, ledger: &SqliteLedger, opening: &Opening, metrics:
 }
 
 fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: &Opening, owner: String) -> Result<(), Fault> {
-    let Seams { engine, decoder, cores, clock, shutdown } = seams;
+    let Seams { engine, decoder, cores, clock, shutdown, notifier, reload } = seams;
     let metrics = Arc::new(Metrics::new().map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?);
     let rules = select::rules(&config)?;
     let Some(model) = rules.iter().find_map(|rule| rule.model.clone()) else {
@@ -159,16 +170,8 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         precision = facts.precision,
         "model loaded"
     );
-    for model in rules.iter().filter_map(|rule| rule.model.as_ref()) {
-        metrics.facts(&Facts {
-            version: env!("CARGO_PKG_VERSION"),
-            libtorch: LIBTORCH_VERSION.into(),
-            device: facts.device.clone(),
-            model: model.manifest.name.clone(),
-            model_version: model.manifest.version.clone(),
-            model_digest: model.digest.clone(),
-        });
-    }
+    metrics.facts(&Facts { version: env!("CARGO_PKG_VERSION"), libtorch: LIBTORCH_VERSION.into(), device: facts.device.clone() });
+    metrics.models(rules.iter().filter_map(|rule| rule.model.as_deref()).map(Generation::names));
     let oldest = {
         let ledger = ledger.clone();
         Arc::new(move || ledger.oldest().ok().flatten().unwrap_or_default())
@@ -182,8 +185,32 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         tracing::info!(address = %scp.address(), title = %config.dimse.ae_title, "DICOM");
     }
     let (control, commands) = Control::listen(&config.state, ledger.clone())?;
-    let plan = ServicePlan { street, ledger, owner, commands, config, reception, rules, order, decoder, clock, metrics, shutdown };
+    let supervisor = Supervisor::start(SupervisorPlan {
+        board: street.board().clone(),
+        deadline: config.stage_deadline.0,
+        notifier: notifier.clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    })?;
+    let doors = scp.as_ref().map(|scp| scp.doors().clone());
+    let plan = ServicePlan {
+        street,
+        ledger,
+        owner,
+        commands,
+        config,
+        reload,
+        doors,
+        notifier,
+        reception,
+        rules,
+        order,
+        decoder,
+        clock,
+        metrics,
+        shutdown,
+    };
     let result = Service::new(plan).run();
-    drop((control, server, scp));
+    drop((supervisor, control, server, scp));
     result
 }

@@ -4,6 +4,7 @@
 mod choices;
 mod network;
 mod reader;
+mod reload;
 mod schema;
 mod select;
 mod units;
@@ -11,6 +12,7 @@ mod units;
 pub use choices::{After, Format, Irregular, LogFormat, LogLevel, Share};
 pub use network::{AeTitle, Listen, LoopbackAddress, Network};
 pub use reader::{Mistake, nearest};
+pub use reload::RELOADABLE;
 pub use schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Spool, Stow, Watch};
 pub use select::{Modality, Orientation, Pattern, PerStudy, Preference, Priority, Range, Select, USUAL_PREFERENCES};
 pub use units::{ByteSize, HumanDuration};

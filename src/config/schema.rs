@@ -21,6 +21,14 @@ macro_rules! table {
             fn default() -> $name { $name { $($field: $default,)* } }
         }
 
+        impl $crate::config::reload::Keys for $name {
+            fn differing(&self, other: &$name) -> Vec<&'static str> {
+                let mut keys = Vec::new();
+                $(if self.$field != other.$field { keys.push(stringify!($field)); })*
+                keys
+            }
+        }
+
         impl FromToml for $name {
             const KEYS: &'static [&'static str] = &[$(stringify!($field),)*];
 
@@ -40,6 +48,8 @@ table! {
         host_memory: ByteSize = ByteSize(8 << 30),
         /// How long work in flight may take to finish after SIGTERM; then it is given up and done again after the next start.
         drain: HumanDuration = HumanDuration(Duration::from_secs(60)),
+        /// A stage that gets no further with a job for this long, and the same again for every GiB of the job, hangs.
+        stage_deadline: HumanDuration = HumanDuration(Duration::from_secs(600)),
         /// Folder of a full libtorch with CUDA; empty: the CPU libraries that stunetd came with.
         libtorch_dir: PathBuf = PathBuf::new(),
         /// Where the daemon keeps its ledger, and what only it may touch.
@@ -252,6 +262,9 @@ impl Config {
         }
         if overlap(&self.state, &self.output.path) {
             wrong.push(("state", 0, format!("it and output.path {} lie in each other", self.output.path.display())));
+        }
+        if self.stage_deadline.0 < Duration::from_secs(1) {
+            wrong.push(("stage_deadline", 0, "at least 1 s".into()));
         }
         wrong.extend(self.dimse.check());
         if self.stow.max_requests == 0 || self.stow.max_parts == 0 {

@@ -5,6 +5,7 @@
 
 use super::arrivals::Delivery;
 use super::dimse::{self, Request, Status};
+use super::doors::{Door, Doors};
 use super::reception::{Reception, STORAGE_SOP_CLASSES, status_of};
 use super::spool::Incoming;
 use super::tls;
@@ -12,11 +13,10 @@ use crate::config::Dimse;
 use crate::dicom::syntax;
 use crate::fault::{Code, Fault};
 use crate::telemetry::metrics::{Association, Transport};
-use dicom_ul::association::server::AccessControl;
 use dicom_ul::association::{CloseSocket, ServerAssociation, ServerAssociationOptions};
 use dicom_ul::pdu::{
-    AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason, AssociationRJServiceUserReason,
-    AssociationRJSource, PDataValue, PDataValueType, PresentationContextResultReason, UserIdentity,
+    AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason, AssociationRJSource, PDataValue, PDataValueType,
+    PresentationContextResultReason,
 };
 use dicom_ul::{Pdu, write_pdu};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -36,6 +36,7 @@ const MAX_REQUEST: u64 = 256 * 1024;
 /// A running SCP. Dropped or stopped, it takes no new association; those open end with their current instance.
 pub struct Scp {
     address: SocketAddr,
+    doors: Doors,
     stop: Arc<AtomicBool>,
     listener: Option<JoinHandle<()>>,
 }
@@ -52,17 +53,24 @@ impl Scp {
         let socket = TcpListener::bind(listen).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let server = Arc::new(Server { config: config.clone(), tls, reception, stop: stop.clone(), open: AtomicUsize::new(0) });
+        let doors = Doors::new(config);
+        let server = Server { config: config.clone(), doors: doors.clone(), tls, reception, stop: stop.clone(), open: AtomicUsize::new(0) };
+        let server = Arc::new(server);
         let listener = std::thread::Builder::new()
             .name("dicom-listen".into())
             .spawn(move || server.listen(&socket))
             .map_err(|e| Fault::new(Code::InternalBug, format!("no thread for the DICOM listener: {e}")).caused_by(e))?;
-        Ok(Some(Scp { address, stop, listener: Some(listener) }))
+        Ok(Some(Scp { address, doors, stop, listener: Some(listener) }))
     }
 
     /// Where it listens; the port is the system's choice when 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Who may associate.
+    pub fn doors(&self) -> &Doors {
+        &self.doors
     }
 
     /// Takes no new association, and waits for the listener.
@@ -90,38 +98,11 @@ impl Drop for Scp {
 
 struct Server {
     config: Dimse,
+    doors: Doors,
     tls: Option<Arc<ServerConfig>>,
     reception: Arc<Reception>,
     stop: Arc<AtomicBool>,
     open: AtomicUsize,
-}
-
-/// Who may associate.
-struct Door<'a> {
-    config: &'a Dimse,
-    peer: SocketAddr,
-}
-
-impl AccessControl for Door<'_> {
-    fn check_access(
-        &self,
-        ours: &str,
-        calling: &str,
-        called: &str,
-        _: Option<&UserIdentity>,
-    ) -> Result<(), AssociationRJServiceUserReason> {
-        let allowed = &self.config.allow_ae_titles;
-        let reason = if called.trim() != ours {
-            AssociationRJServiceUserReason::CalledAETitleNotRecognized
-        } else if !allowed.is_empty() && !allowed.iter().any(|a| a.as_str() == calling.trim()) {
-            AssociationRJServiceUserReason::CallingAETitleNotRecognized
-        } else {
-            return Ok(());
-        };
-        let (calling, called) = (calling.escape_debug(), called.escape_debug());
-        tracing::warn!(peer = %self.peer, %calling, %called, "an association was rejected: {reason}");
-        Err(reason)
-    }
 }
 
 impl Server {
@@ -131,11 +112,10 @@ impl Server {
                 return;
             }
             let Ok((stream, peer)) = stream.and_then(|stream| stream.peer_addr().map(|peer| (stream, peer))) else { continue };
-            let allowed = &self.config.allow_addresses;
             let open = Open::new(self);
             // Twice the limit may wait to be told that we are full; beyond it a connection is dropped unheard.
             let unheard = open.others >= 2 * self.config.max_associations;
-            if unheard || !(allowed.is_empty() || allowed.iter().any(|network| network.contains(peer.ip()))) {
+            if unheard || !self.doors.lets_in(peer.ip()) {
                 tracing::warn!(%peer, "a connection was dropped: {}", if unheard { "too many are open" } else { "unknown address" });
                 self.count(Association::Rejected);
                 continue;
@@ -163,7 +143,7 @@ impl Server {
             return drop(self.turn_away(stream));
         }
         let mut options = ServerAssociationOptions::new()
-            .ae_access_control(Door { config: &self.config, peer })
+            .ae_access_control(Door::new(&self.doors, peer))
             .ae_title(self.config.ae_title.as_str())
             .max_pdu_length(self.config.max_pdu.0.try_into().unwrap_or(u32::MAX))
             .read_timeout(self.config.idle.0)

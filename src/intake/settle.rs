@@ -82,6 +82,11 @@ impl<K: Ord + Clone, P: PartialEq> Settle<K, P> {
         Settle { quiet, series: BTreeMap::new() }
     }
 
+    /// From now on these bounds count.
+    pub fn set_quiet(&mut self, quiet: Quiet) {
+        self.quiet = quiet;
+    }
+
     /// What is there at `now`, all of it: a series that is not in `present` is forgotten. `after`: what is new came after this moment, if
     /// that is known. `tell` is asked once, about those that are new or changed; one it says nothing about counts as lacking.
     ///

@@ -23,6 +23,8 @@ pub struct Tree {
     roots: Vec<PathBuf>,
     limits: ScanLimits,
     folders: BTreeMap<PathBuf, Folder>,
+    /// A sign of life.
+    alive: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// State of a file: another state, another content.
@@ -100,7 +102,12 @@ impl Stamps {
 impl Tree {
     /// The folders below `roots`, of which nothing is known yet. Links are not followed; hidden and temporary names are passed over.
     pub fn new(roots: Vec<PathBuf>, limits: ScanLimits) -> Tree {
-        Tree { roots, limits, folders: BTreeMap::new() }
+        Tree { roots, limits, folders: BTreeMap::new(), alive: Arc::new(|| {}) }
+    }
+
+    /// The same, which calls `alive` with every folder and file that it reads.
+    pub fn telling(self, alive: Arc<dyn Fn() + Send + Sync>) -> Tree {
+        Tree { alive, ..self }
     }
 
     /// Looks at the folders that changed, and below those that are new. A root that can not be read is an error of that root alone:
@@ -114,6 +121,7 @@ impl Tree {
         };
         let mut news: Vec<(PathBuf, Stamp)> = Vec::new();
         while let Some(folder) = line.pop() {
+            (self.alive)();
             match self.list(&folder, &mut news) {
                 Ok(new) => {
                     let below = self.folders.get(&folder).map(|f| &f.folders);
@@ -177,8 +185,7 @@ impl Tree {
             .filter(|(_, _, known)| known.series.as_deref() == Some(series))
             .map(|(folder, name, known)| (folder.join(name), known.stamp))
             .collect();
-        let read: Vec<_> =
-            files.par_iter().with_min_len(16).map(|(path, _)| scan::read_file(path, self.relative(path), &self.limits)).collect();
+        let read: Vec<_> = files.par_iter().with_min_len(16).map(|(path, _)| self.read_file(path)).collect();
         let unchanged = files.par_iter().all(|(path, stamp)| fs::symlink_metadata(path).is_ok_and(|meta| Stamp::of(&meta) == *stamp));
         let stamps = Stamps(files.into_iter().collect());
         let mut loaded = Loaded { instances: Vec::with_capacity(read.len()), refused: Vec::new(), stamps };
@@ -214,6 +221,11 @@ impl Tree {
         self.folders.retain(|path, _| !path.starts_with(folder));
     }
 
+    fn read_file(&self, path: &Path) -> Result<Instance, RefusedFile> {
+        (self.alive)();
+        scan::read_file(path, self.relative(path), &self.limits)
+    }
+
     /// Compares a folder with what is known of it: files in a new state are added to `news`, new folders are returned.
     fn list(&mut self, folder: &Path, news: &mut Vec<(PathBuf, Stamp)>) -> std::io::Result<Vec<PathBuf>> {
         let mut known = self.folders.remove(folder).unwrap_or_default();
@@ -243,7 +255,7 @@ impl Tree {
         let headers: Vec<(Option<SeriesKey>, Result<Trace, Code>)> = news
             .par_iter()
             .with_min_len(16)
-            .map(|(path, _)| match scan::read_file(path, self.relative(path), &self.limits) {
+            .map(|(path, _)| match self.read_file(path) {
                 Ok(i) => (Some(SeriesKey { study: i.study_uid.to_string(), series: i.series_uid.to_string() }), Ok(series::trace(&i))),
                 Err(refused) => (refused.member_of, Err(refused.code)),
             })

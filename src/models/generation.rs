@@ -43,6 +43,11 @@ impl Generation {
         self.dir.join(&self.manifest.weights.file)
     }
 
+    /// Its name, its version, its digest.
+    pub fn names(&self) -> (&str, &str, &str) {
+        (&self.manifest.name, &self.manifest.version, &self.digest)
+    }
+
     /// The folder.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -68,6 +68,14 @@ impl Choice {
         Choice { rules, orders, studies: Studies::new(quiet), waiting: BTreeMap::new(), said: BTreeMap::new(), metrics }
     }
 
+    /// Puts other rules in the place of these. What waits for its study goes on waiting; what was judged is not judged again before it
+    /// changes.
+    pub fn change(&mut self, rules: Vec<Rule>, order: &Order, quiet: Duration) {
+        let fresh = Choice::new(rules, order, quiet, self.metrics.clone());
+        (self.rules, self.orders) = (fresh.rules, fresh.orders);
+        self.studies.set_quiet(quiet);
+    }
+
     /// Names the rules and their models: with others a series may be judged otherwise.
     pub fn print(&self) -> String {
         let rule = |rule: &Rule| format!("{:?} {}", rule.select, rule.model.as_ref().map_or("", |m| &m.digest));

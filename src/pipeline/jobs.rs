@@ -49,6 +49,11 @@ impl Jobs {
         Jobs { ledger, lease, claimed: BTreeMap::new(), untold: VecDeque::new(), metrics }
     }
 
+    /// From now on jobs are claimed for this model, by its digest.
+    pub fn serve_with(&mut self, model: String) {
+        self.lease.model = model;
+    }
+
     /// Series are complete. Returns once that is durable, for all of them.
     pub fn close(&self, closings: Vec<Closing>) -> Result<(), Fault> {
         self.ledger.commit(closings.into_iter().map(Change::Close).collect())?;

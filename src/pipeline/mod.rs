@@ -13,11 +13,13 @@ mod service;
 mod stages;
 mod street;
 mod studies;
+mod supervisor;
 mod work;
 
 pub use board::{Beat, Board, Seat};
 pub use engine::network;
-pub use service::{Service, ServicePlan};
+pub use service::{Reload, Service, ServicePlan};
 pub use stages::{Input, Order, WhenPublished};
 pub use street::{End, EngineFactory, EngineFacts, Next, Opened, Outcome, Plan, Street};
+pub use supervisor::{Supervisor, SupervisorPlan};
 pub use work::{Envelope, JobId, Ticket, Times, Token, Work};

@@ -6,7 +6,11 @@
 //! job after the other.
 
 mod closing;
+mod reload;
 
+pub use reload::Reload;
+
+use super::board::Seat;
 use super::choice::{Choice, Chosen};
 use super::jobs::{Jobs, PAUSE_FIRST, published};
 use super::stages::Order;
@@ -15,6 +19,7 @@ use super::work::JobId;
 use crate::config::Config;
 use crate::dicom::SeriesKey;
 use crate::fault::{Class, Code, Fault};
+use crate::intake::doors::Doors;
 use crate::intake::reception::Reception;
 use crate::intake::scan::ScanLimits;
 use crate::intake::select::Rule;
@@ -26,9 +31,10 @@ use crate::ledger::Ledger;
 use crate::series::Policy;
 use crate::sys::clock::Clock;
 use crate::sys::crash::{self, Point};
+use crate::sys::notify::Notifier;
 use crate::sys::shutdown::Shutdown;
-use crate::telemetry::Metrics;
 use crate::telemetry::log::keyed_hash;
+use crate::telemetry::{Metrics, Post};
 use crate::volume::decode::Decoder;
 use crossbeam::channel::{Receiver, RecvError, never, select};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +53,8 @@ const BUSY: Duration = Duration::from_secs(1);
 const KEPT: usize = 16;
 /// Results older than this count as safe on disk, however the daemon ends.
 const CHECK_POINT: Duration = Duration::from_secs(3600);
+/// What was given up at the end of the drain time stops at its next step; the end takes at most this long.
+const LAST_STEPS: Duration = Duration::from_secs(60);
 
 /// The intake and all it knows.
 pub struct Service {
@@ -69,7 +77,8 @@ pub struct Service {
     unreadable: BTreeSet<PathBuf>,
     policy: Policy,
     choice: Choice,
-    output: PathBuf,
+    order: Order,
+    config: Config,
     decoder: Arc<Decoder>,
     /// Headers of volumes that were closed a moment ago.
     kept: BTreeMap<Name, Chosen>,
@@ -78,8 +87,10 @@ pub struct Service {
     /// Not before this is a job claimed, after the ledger failed or had none.
     next_claim: Option<Instant>,
     commands: Receiver<()>,
-    rescan: Duration,
-    drain: Duration,
+    reload: Option<Reload>,
+    doors: Option<Doors>,
+    notifier: Notifier,
+    seat: Arc<Seat>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
@@ -105,6 +116,12 @@ pub struct ServicePlan {
     pub commands: Receiver<()>,
     /// The configuration.
     pub config: Config,
+    /// Where it came from, and who asks to read it again; none when it stays as it is.
+    pub reload: Option<Reload>,
+    /// Who may associate, if anything listens.
+    pub doors: Option<Doors>,
+    /// The service manager.
+    pub notifier: Notifier,
     /// What takes objects from the network, if anything does.
     pub reception: Option<Arc<Reception>>,
     /// Which series are segmented, by which models.
@@ -121,10 +138,39 @@ pub struct ServicePlan {
     pub shutdown: Shutdown,
 }
 
+/// What names the state of a series beside its files.
+fn print(policy: &Policy, choice: &Choice) -> String {
+    format!("{} {policy:?} {}", env!("CARGO_PKG_VERSION"), choice.print())
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy { irregular: config.intake.irregular, min_slices: config.intake.min_slices, ..Policy::default() }
+}
+
+fn quiet(config: &Config) -> Quiet {
+    Quiet { least: config.intake.quiet_min.0, most: config.intake.quiet.0 }
+}
+
 impl Service {
     /// Starts to listen to the watched folders.
     pub fn new(plan: ServicePlan) -> Service {
-        let ServicePlan { street, ledger, owner, commands, config, reception, rules, order, decoder, clock, metrics, shutdown } = plan;
+        let ServicePlan {
+            street,
+            ledger,
+            owner,
+            commands,
+            config,
+            reload,
+            doors,
+            notifier,
+            reception,
+            rules,
+            order,
+            decoder,
+            clock,
+            metrics,
+            shutdown,
+        } = plan;
         let mut roots: Vec<PathBuf> = config.watch.iter().map(|w| w.path.clone()).collect();
         let received = spool::series_root(&config.spool.path);
         // What was received stays to be done when nothing more is received.
@@ -135,14 +181,19 @@ impl Service {
         if let Some(problem) = problem {
             tracing::warn!(rescan = %config.intake.rescan, "no notices of changes, only the periodic look: {problem}");
         }
-        let policy = Policy { irregular: config.intake.irregular, min_slices: config.intake.min_slices, ..Policy::default() };
+        let policy = policy(&config);
         let choice = Choice::new(rules, &order, config.intake.study_quiet.0, metrics.clone());
-        let rules = format!("{} {policy:?} {}", env!("CARGO_PKG_VERSION"), choice.print());
+        let rules = print(&policy, &choice);
+        let seat = Arc::new(street.board().seat());
+        let alive = {
+            let seat = seat.clone();
+            Arc::new(move || seat.moved())
+        };
         Service {
             street,
             jobs: Jobs::new(ledger, owner, choice.first_model(), metrics.clone()),
-            tree: Tree::new(roots, ScanLimits::default()),
-            settle: Settle::new(Quiet { least: config.intake.quiet_min.0, most: config.intake.quiet.0 }),
+            tree: Tree::new(roots, ScanLimits::default()).telling(alive),
+            settle: Settle::new(quiet(&config)),
             watcher,
             dirty: Dirty::none(),
             reception,
@@ -153,14 +204,17 @@ impl Service {
             unreadable: BTreeSet::new(),
             policy,
             choice,
-            output: config.output.path,
+            order,
+            config,
             decoder,
             kept: BTreeMap::new(),
             since: BTreeMap::new(),
             next_claim: None,
             commands,
-            rescan: config.intake.rescan.0,
-            drain: config.drain.0,
+            reload,
+            doors,
+            notifier,
+            seat,
             clock,
             metrics,
             shutdown,
@@ -175,6 +229,9 @@ impl Service {
         let mut check_point = next_full + CHECK_POINT;
         self.jobs.count();
         self.metrics.ready.set(1);
+        self.metrics.config_read(Some(self.clock.wall()));
+        self.notifier.ready();
+        let hangup = self.reload.as_ref().map_or_else(never, |reload| reload.asked.clone());
         let arrived = self.reception.as_ref().map_or_else(never, |reception| reception.arrivals().rung().clone());
         loop {
             let wake = self.next_look(earliest, next_full).min(self.next_claim.unwrap_or(next_full));
@@ -189,12 +246,14 @@ impl Service {
                 },
                 recv(self.street.hungry()) -> _ => self.next_claim = Some(self.clock.monotonic()),
                 recv(self.commands) -> _ => self.commanded(),
+                recv(hangup) -> _ => self.read_again(),
                 recv(self.shutdown.draining()) -> _ => break,
             }
+            self.seat.begin(Post::Intake, None, 0);
             let now = self.clock.monotonic();
             if now >= next_full {
                 self.dirty = Dirty::All;
-                next_full = now + self.rescan;
+                next_full = now + self.config.intake.rescan.0;
             }
             if now >= self.next_look(earliest, next_full) {
                 self.look(now);
@@ -207,7 +266,9 @@ impl Service {
             if self.next_claim.is_some_and(|at| now >= at) {
                 self.claim();
             }
+            self.seat.rest();
         }
+        self.seat.rest();
         self.end(fatal)
     }
 
@@ -274,10 +335,12 @@ impl Service {
             self.metrics.series_reopened();
         }
         for (key, evidence) in look.complete {
+            self.seat.moved();
             self.take(&key, evidence);
         }
         let settle = &self.settle;
         for (study, since) in self.choice.studies.due(now, |study| is_open(settle, study)) {
+            self.seat.moved();
             self.take_study(&study, since);
         }
         self.metrics.series_open.set(self.settle.open() as i64);
@@ -394,12 +457,13 @@ impl Service {
     fn end(mut self, fatal: Option<Fault>) -> Result<(), Fault> {
         self.metrics.ready.set(0);
         self.metrics.draining.set(1);
+        self.notifier.stopping(self.config.drain.0 + LAST_STEPS);
         if fatal.is_some() {
             self.shutdown.abandon();
         }
         tracing::info!(jobs = self.jobs.in_work(), "ending: work in flight is finished");
         self.street.close();
-        let too_long = self.clock.after(self.drain);
+        let too_long = self.clock.after(self.config.drain.0);
         let mut fatal = fatal;
         loop {
             select! {

@@ -11,7 +11,7 @@
 //! * The device thread owns the engine; tensors never leave it.
 
 use super::board::{Board, Seat};
-use super::budget::{Budget, Denied};
+use super::budget::{Budget, Denied, Permit};
 use super::channels;
 use super::estimate::host_bytes;
 use super::stages::{self, Input, Order, Read};
@@ -27,7 +27,7 @@ use crate::sys::cores::Cores;
 use crate::sys::crash::{self, Point};
 use crate::sys::shutdown::Shutdown;
 use crate::telemetry::metrics::Ended;
-use crate::telemetry::{Metrics, Stage};
+use crate::telemetry::{Metrics, Post, Stage};
 use crossbeam::channel::{Receiver, Sender, bounded, select};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -289,7 +289,7 @@ impl Place {
             return None;
         }
         let start = self.shared.clock.monotonic();
-        seat.begin(stage, envelope.ticket.job);
+        seat.begin(Post::Stage(stage), Some(envelope.ticket.job), envelope.permit.as_ref().map_or(0, Permit::bytes));
         let result = catch_unwind(AssertUnwindSafe(|| run(body, &mut envelope)));
         seat.rest();
         let took = self.shared.clock.monotonic().saturating_duration_since(start);

@@ -38,6 +38,11 @@ impl Studies {
         Studies { quiet, waiting: BTreeMap::new() }
     }
 
+    /// From now on this quiet time counts.
+    pub fn set_quiet(&mut self, quiet: Duration) {
+        self.quiet = quiet;
+    }
+
     /// A series of the study, whose files last changed at `changed`, is complete.
     pub fn wait(&mut self, study: &str, now: Instant, changed: Instant) {
         let waiting = self.waiting.entry(study.to_owned()).or_insert(Waiting { first: now, last: now, changed });

@@ -1,4 +1,4 @@
-//! The operating system behind small seams: clock, durable files, locks, shutdown, signals, cores, libraries, crash points.
+//! The operating system behind small seams: clock, durable files, locks, shutdown, signals, service manager, cores, libraries, crash points.
 
 pub mod clock;
 pub mod cores;
@@ -8,6 +8,7 @@ pub mod libtorch;
 pub mod lock;
 pub mod machine;
 pub mod memory;
+pub mod notify;
 pub mod person;
 pub mod shutdown;
 pub mod signals;

@@ -1,6 +1,7 @@
-//! Signals from the outside: the first SIGTERM or SIGINT asks to end, the second ends at once.
+//! Signals from the outside: the first SIGTERM or SIGINT asks to end, the second ends at once; SIGHUP asks to read the configuration again.
 
 use super::shutdown::Shutdown;
+use crossbeam::channel::Sender;
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,15 +14,32 @@ pub enum FirstSignal {
     Abandons,
 }
 
+/// Ends the process without running anything more. `exit` would take libtorch's globals from under threads that still compute, and what
+/// they then fail with would be written down as the fault of their study.
+fn end_now(code: i32) -> ! {
+    // SAFETY: takes a number and returns never; no code of this process runs after it.
+    unsafe { libc::_exit(code) }
+}
+
 /// Listens on a thread of its own until the process ends. The second signal ends the process with 128 + its number, as a
-/// shell would report it; temporary files may then stay behind and are swept at the next start.
-pub fn listen(shutdown: Shutdown, first: FirstSignal) -> io::Result<()> {
+/// shell would report it; temporary files may then stay behind and are swept at the next start. `hangup` is told of each
+/// SIGHUP; without it that signal ends the process, as is usual.
+pub fn listen(shutdown: Shutdown, first: FirstSignal, hangup: Option<Sender<()>>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut term, mut int) = {
+    let (mut term, mut int, hup) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        let hup = hangup.map(|tell| signal(SignalKind::hangup()).map(|hup| (hup, tell))).transpose()?;
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, hup)
     };
     let wait = async move {
+        if let Some((mut hup, tell)) = hup {
+            tokio::spawn(async move {
+                while hup.recv().await.is_some() {
+                    // Full: it is going to be read again anyway.
+                    let _ = tell.try_send(());
+                }
+            });
+        }
         let mut asked = false;
         loop {
             let number = tokio::select! {
@@ -31,7 +49,7 @@ pub fn listen(shutdown: Shutdown, first: FirstSignal) -> io::Result<()> {
             .as_raw_value();
             if asked {
                 tracing::warn!(signal = number, "second signal: ending at once");
-                std::process::exit(128 + number);
+                end_now(128 + number);
             }
             asked = true;
             tracing::info!(signal = number, "signal: ending");

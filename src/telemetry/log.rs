@@ -7,17 +7,42 @@ use tracing_subscriber::EnvFilter;
 /// The environment variable that overrides the level, by module if wanted (`debug`, `stunetd::intake=debug`).
 pub const VARIABLE: &str = "STUNETD_LOG";
 
+/// Puts another filter in the place of the one that logging was started with.
+static FILTER: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
+
 /// Starts logging; `level` is used where [`VARIABLE`] says nothing. Later calls change nothing.
 pub fn start(json: bool, level: &str) {
-    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    // Fails when logging was started before, as in tests.
-    let _ = if json { lines.json().flatten_event(true).try_init() } else { lines.with_target(false).try_init() };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(std::io::stderr).with_ansi(false);
+    // Starting fails when logging was started before, as in tests.
+    if json {
+        let lines = lines.json().flatten_event(true).with_filter_reloading();
+        let handle = lines.reload_handle();
+        if lines.try_init().is_ok() {
+            let _ = FILTER.set(Box::new(move |filter| drop(handle.reload(filter))));
+        }
+    } else {
+        let lines = lines.with_target(false).with_filter_reloading();
+        let handle = lines.reload_handle();
+        if lines.try_init().is_ok() {
+            let _ = FILTER.set(Box::new(move |filter| drop(handle.reload(filter))));
+        }
+    }
     std::panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         let place = info.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
         tracing::error!(thread = thread.name().unwrap_or(""), place, "panic: {}", panic_text(info.payload()));
     }));
+}
+
+/// From now on this level counts, where [`VARIABLE`] says nothing.
+pub fn set_level(level: &str) {
+    if let Some(set) = FILTER.get() {
+        set(filter(level));
+    }
+}
+
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(level))
 }
 
 /// What a panic said.

@@ -4,14 +4,14 @@
 //! sets only, and every counter and histogram is there at zero from the start, so that rates and alerts work before the
 //! first event.
 
-use super::names::{Evidence, JobState, Stage};
+use super::names::{Evidence, JobState, Post, Stage};
 use crate::fault::Code;
 use prometheus::core::Collector;
 use prometheus::{
     CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Facts about the running program that become `_info` metrics.
 #[derive(Clone, Debug)]
@@ -22,12 +22,6 @@ pub struct Facts {
     pub libtorch: String,
     /// Where the network runs: `cpu` or `cuda:N`.
     pub device: String,
-    /// The model's name.
-    pub model: String,
-    /// The model's version.
-    pub model_version: String,
-    /// Hexadecimal digest of the model.
-    pub model_digest: String,
 }
 
 /// How a job ended.
@@ -158,6 +152,9 @@ pub struct Metrics {
     voxels: IntCounter,
     faults: IntCounterVec,
     panics: IntCounterVec,
+    stalls: IntCounterVec,
+    reload_successful: IntGauge,
+    reload_success_time: Gauge,
 }
 
 /// Seconds from a hundredth to an hour.
@@ -262,6 +259,21 @@ impl Metrics {
             windows: register(&r, IntCounter::new("infer_patches_total", "Windows that went through the network."))?,
             voxels: register(&r, IntCounter::new("infer_voxels_total", "Voxels that were labelled."))?,
             faults: zeroed(&r, "faults_total", "Failures, by code.", "code", codes())?,
+            stalls: zeroed(
+                &r,
+                "watchdog_stage_stalls_total",
+                "Times that a stage got no further within its deadline.",
+                "stage",
+                Post::all().map(Post::name),
+            )?,
+            reload_successful: register(
+                &r,
+                IntGauge::new("config_last_reload_successful", "1 when the configuration could be used when it was last read."),
+            )?,
+            reload_success_time: register(
+                &r,
+                Gauge::new("config_last_reload_success_timestamp_seconds", "When the configuration was last read and taken."),
+            )?,
             panics: zeroed(&r, "panics_total", "Stages that panicked; the job is parked and the daemon goes on.", "stage", stages())?,
             registry: r,
         };
@@ -295,8 +307,14 @@ impl Metrics {
     /// States what runs.
     pub fn facts(&self, facts: &Facts) {
         self.build_info.with_label_values(&[facts.version, &facts.libtorch, &facts.device]).set(1);
-        let digest = facts.model_digest.get(..12).unwrap_or(&facts.model_digest);
-        self.model_info.with_label_values(&["production", &facts.model, &facts.model_version, digest]).set(1);
+    }
+
+    /// The models that serve: name, version, hexadecimal digest of each.
+    pub fn models<'a>(&self, models: impl Iterator<Item = (&'a str, &'a str, &'a str)>) {
+        self.model_info.reset();
+        for (name, version, digest) in models {
+            self.model_info.with_label_values(&["production", name, version, digest.get(..12).unwrap_or(digest)]).set(1);
+        }
     }
 
     /// An association was accepted or rejected, or ended.
@@ -403,6 +421,24 @@ impl Metrics {
     /// A failure, counted where it is handled.
     pub fn fault(&self, code: Code) {
         self.faults.with_label_values(&[code.name()]).inc();
+    }
+
+    /// Somebody got no further within their deadline.
+    pub fn stalled(&self, post: Post) {
+        self.stalls.with_label_values(&[post.name()]).inc();
+    }
+
+    /// The configuration was read; `taken`: when, if it could be used.
+    pub fn config_read(&self, taken: Option<SystemTime>) {
+        self.reload_successful.set(i64::from(taken.is_some()));
+        if let Some(time) = taken {
+            self.reload_success_time.set(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        }
+    }
+
+    /// Jobs in a state, as last counted.
+    pub fn jobs(&self, state: JobState) -> i64 {
+        self.jobs.with_label_values(&[state.name()]).get()
     }
 
     /// A stage panicked.

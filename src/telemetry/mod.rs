@@ -5,4 +5,4 @@ pub mod metrics;
 mod names;
 
 pub use metrics::Metrics;
-pub use names::{Evidence, JobState, Stage};
+pub use names::{Evidence, JobState, Post, Stage};

@@ -31,6 +31,30 @@ impl Stage {
     }
 }
 
+/// Where heartbeats come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Post {
+    /// Folders are looked at, series closed, jobs claimed, the ledger written.
+    Intake,
+    /// A stage of the street.
+    Stage(Stage),
+}
+
+impl Post {
+    /// Every post.
+    pub fn all() -> impl Iterator<Item = Post> {
+        std::iter::once(Post::Intake).chain(Stage::ALL.into_iter().map(Post::Stage))
+    }
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Post::Intake => "intake",
+            Post::Stage(stage) => stage.name(),
+        }
+    }
+}
+
 /// Where a job can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum JobState {

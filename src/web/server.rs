@@ -87,7 +87,11 @@ async fn livez(State(status): State<Status>) -> String {
     let mut text = "live\n".to_string();
     for beat in status.board.beats() {
         let seconds = now.saturating_duration_since(beat.since).as_secs();
-        text += &format!("{} job {} for {seconds} s", beat.stage.name(), beat.job);
+        text += beat.post.name();
+        if let Some(job) = beat.job {
+            text += &format!(" job {job}");
+        }
+        text += &format!(" for {seconds} s");
         if let Some(progress) = beat.progress {
             text += &format!(", {} of {}", progress.done, progress.of);
         }

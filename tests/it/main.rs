@@ -32,4 +32,6 @@ mod seg_object;
 mod segmentation;
 mod selection;
 mod serve;
+mod service_unit;
+mod supervision;
 mod tilted;

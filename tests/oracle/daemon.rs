@@ -14,6 +14,7 @@ use stunetd::segment::{Engine, Progress, SegmentOptions};
 use stunetd::sys::clock::{Stopwatch, SystemClock};
 use stunetd::sys::cores::Cores;
 use stunetd::sys::crash;
+use stunetd::sys::notify::Notifier;
 use stunetd::sys::shutdown::Shutdown;
 use stunetd::sys::signals::{self, FirstSignal};
 use stunetd::volume::decode::DecoderConfig;
@@ -37,11 +38,22 @@ pub fn run(file: &Path) -> ExitCode {
     let served = config::load(file).and_then(|config| {
         stunetd::telemetry::log::start(false, config.log.level.name());
         let shutdown = Shutdown::default();
-        signals::listen(shutdown.clone(), FirstSignal::Drains).map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?;
+        signals::listen(shutdown.clone(), FirstSignal::Drains, None).map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?;
         let facts = EngineFacts { device: "cpu".into(), precision: "f32".into() };
         let engine = Arc::new(move |_: &stunetd::models::Generation| Ok(Opened { engine: Box::new(Scripted), facts: facts.clone() }));
         let decoder = DecoderConfig { workers: 1, ..DecoderConfig::default() };
-        serve(config, Seams { engine, decoder, cores: Cores::plan(2, false), clock: Arc::new(SystemClock), shutdown })
+        serve(
+            config,
+            Seams {
+                engine,
+                decoder,
+                cores: Cores::plan(2, false),
+                clock: Arc::new(SystemClock),
+                shutdown,
+                notifier: Notifier::none(),
+                reload: None,
+            },
+        )
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,

@@ -163,7 +163,7 @@ impl Service {
     fn replaced_by(&self, job: &Job, series: &Series) -> Result<Option<Replaced>, Fault> {
         let mut latest: Option<Replaced> = None;
         for folder in self.jobs.results_of(&job.series)? {
-            let Some(manifest) = delivery::published(&self.output.join(folder))? else { continue };
+            let Some(manifest) = delivery::published(&self.config.output.path.join(folder))? else { continue };
             let earlier = manifest.as_replaced(series);
             latest = [latest, earlier].into_iter().flatten().max_by_key(|r| r.revision);
         }

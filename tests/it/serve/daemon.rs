@@ -14,6 +14,7 @@ use stunetd::fault::Fault;
 use stunetd::results::ResultManifest;
 use stunetd::sys::clock::SimulatedClock;
 use stunetd::sys::cores::Cores;
+use stunetd::sys::notify::Notifier;
 use stunetd::sys::shutdown::Shutdown;
 use stunetd::{Seams, run};
 
@@ -27,6 +28,8 @@ pub struct World {
     pub host_memory: u64,
     /// How long the daemon may take to finish its work.
     pub drain: Duration,
+    /// The service manager.
+    pub notifier: Notifier,
     /// What else the configuration says.
     pub configure: Box<dyn Fn(&mut Config)>,
 }
@@ -38,6 +41,7 @@ impl World {
             engine: Script::default(),
             host_memory: 2 << 30,
             drain: Duration::from_secs(36_000),
+            notifier: Notifier::none(),
             configure: Box::new(|_| {}),
         };
         std::fs::create_dir(world.incoming()).expect("folder");
@@ -129,8 +133,15 @@ impl<'w> Daemon<'w> {
         let (config, clock, shutdown) = (world.config(), Arc::new(SimulatedClock::new(SystemTime::UNIX_EPOCH)), Shutdown::default());
         let address = config.http.listen.get();
         let engine = world.engine.factory(clock.clone());
-        let seams =
-            Seams { engine, decoder: decoder_config(), cores: Cores::plan(2, false), clock: clock.clone(), shutdown: shutdown.clone() };
+        let seams = Seams {
+            engine,
+            decoder: decoder_config(),
+            cores: Cores::plan(2, false),
+            clock: clock.clone(),
+            shutdown: shutdown.clone(),
+            notifier: world.notifier.clone(),
+            reload: None,
+        };
         let thread = Some(std::thread::spawn(move || run(config, seams)));
         let daemon = Daemon { world, address, clock, shutdown, thread, known: world.results().into() };
         eventually("the daemon is ready", || http_get(daemon.address, "/readyz").is_some_and(|(status, _)| status == 200));

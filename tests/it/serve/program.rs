@@ -2,6 +2,7 @@
 
 use crate::support::ct::Ct;
 use crate::support::{eventually, http_get};
+use std::ffi::OsStr;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -85,9 +86,14 @@ pub struct Program<'s> {
 impl<'s> Program<'s> {
     /// Starts it and waits until it says that it is ready.
     pub fn start(site: &'s Site) -> Program<'s> {
+        Program::start_with(site, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_with(site: &'s Site, environment: &[(&str, &OsStr)]) -> Program<'s> {
         let log = std::fs::File::create(site.dir.path().join("log")).expect("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_stunetd"));
-        command.args(["serve", "--config"]).arg(site.dir.path().join("stunetd.toml")).stderr(log);
+        command.args(["serve", "--config"]).arg(site.dir.path().join("stunetd.toml")).envs(environment.iter().copied()).stderr(log);
         let mut program = Program { site, child: command.spawn().expect("starts") };
         eventually("the daemon is ready", || {
             assert!(program.child.try_wait().expect("state").is_none(), "it ended:\n{}", program.log());
@@ -100,12 +106,12 @@ impl<'s> Program<'s> {
         std::fs::read_to_string(self.site.dir.path().join("log")).expect("log")
     }
 
-    fn get(&self, path: &str) -> String {
+    pub fn get(&self, path: &str) -> String {
         http_get(self.site.address, path).unwrap_or_else(|| panic!("no answer:\n{}", self.log())).1
     }
 
     /// A metric, once it is there.
-    fn metric(&self, name: &str) -> Option<f64> {
+    pub fn metric(&self, name: &str) -> Option<f64> {
         let text = self.get("/metrics");
         text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
@@ -114,10 +120,20 @@ impl<'s> Program<'s> {
         eventually(&format!("{name} {value}"), || self.metric(name) == Some(value));
     }
 
-    /// SIGTERM; the exit code.
-    pub fn terminate(mut self) -> Option<i32> {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill");
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().expect("kill");
         assert!(sent.success());
+    }
+
+    /// SIGTERM; the exit code.
+    pub fn terminate(self) -> Option<i32> {
+        self.signal("TERM");
+        self.ended()
+    }
+
+    /// The exit code, once it has ended.
+    pub fn ended(mut self) -> Option<i32> {
         let mut ended = None;
         eventually("the daemon ends", || {
             ended = self.child.try_wait().expect("state");

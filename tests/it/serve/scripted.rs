@@ -16,6 +16,8 @@ pub enum Act {
     Fail(Code),
     /// Works until the message, or until it is told to stop.
     Wait(Receiver<()>),
+    /// Gets no further, and hears nothing, until the message.
+    Hang(Receiver<()>),
 }
 
 #[derive(Default)]
@@ -39,6 +41,13 @@ impl Script {
     pub fn next_waits(&self) -> Sender<()> {
         let (go, wait) = channel();
         self.next(Act::Wait(wait));
+        go
+    }
+
+    /// The next study hangs until the message.
+    pub fn next_hangs(&self) -> Sender<()> {
+        let (go, wait) = channel();
+        self.next(Act::Hang(wait));
         go
     }
 
@@ -92,6 +101,7 @@ impl Engine for Scripted {
             None => {}
             Some(Act::Panic) => panic!("as the script says"),
             Some(Act::Fail(code)) => return Err(Fault::new(code, "As the script says.")),
+            Some(Act::Hang(message)) => drop(message.recv()),
             Some(Act::Wait(message)) => {
                 while let Err(std::sync::mpsc::RecvTimeoutError::Timeout) = message.recv_timeout(Duration::from_millis(5)) {
                     if !progress(Progress { done: 1, of: 2 }) {

@@ -1,0 +1,172 @@
+//! What the service manager hears, hangs that it is to notice, and a configuration that changes while the daemon runs.
+
+use crate::serve::daemon::{Daemon, World};
+use crate::serve::program::{Program, Site};
+use crate::support::ct::Ct;
+use crate::support::{eventually, http_get};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use stunetd::config::HumanDuration;
+use stunetd::sys::notify::Notifier;
+
+/// The socket of a service manager.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Manager {
+    fn new(folder: &std::path::Path) -> Manager {
+        let path = folder.join("notify");
+        let socket = UnixDatagram::bind(&path).expect("socket");
+        socket.set_read_timeout(Some(Duration::from_secs(120))).expect("timeout");
+        Manager { socket, path }
+    }
+
+    /// The next message that is no sign of life and no status line.
+    fn hears(&self) -> String {
+        loop {
+            let message = self.next();
+            if !["WATCHDOG=1", "STATUS="].iter().any(|start| message.starts_with(start)) {
+                return message;
+            }
+        }
+    }
+
+    fn next(&self) -> String {
+        let mut buffer = [0; 4096];
+        let length = self.socket.recv(&mut buffer).expect("a message");
+        String::from_utf8(buffer[..length].to_vec()).expect("UTF-8").trim_end().to_owned()
+    }
+
+    /// Reads until such a message.
+    fn awaits(&self, start: &str) -> String {
+        loop {
+            let message = self.next();
+            if message.starts_with(start) {
+                return message;
+            }
+        }
+    }
+}
+
+fn program_log(site: &Site) -> String {
+    std::fs::read_to_string(site.dir.path().join("log")).expect("log")
+}
+
+const RELOADED: &str = "stunetd_config_last_reload_successful";
+
+#[test]
+fn the_service_manager_hears_what_happens() {
+    let site = Site::new("[[select]]\nname = \"long\"\nslices = { min = 100 }");
+    let file = site.dir.path().join("stunetd.toml");
+    let first = std::fs::read_to_string(&file).expect("configuration");
+    let manager = Manager::new(site.dir.path());
+    let environment = [("NOTIFY_SOCKET", manager.path.as_os_str()), ("WATCHDOG_USEC", "300000".as_ref())];
+    let program = Program::start_with(&site, &environment);
+    assert_eq!(manager.hears(), "READY=1");
+    assert_eq!(http_get(site.address, "/readyz").map(|(status, _)| status), Some(200));
+    for _ in 0..3 {
+        manager.awaits("WATCHDOG=1");
+    }
+    program.shows(RELOADED, 1.0);
+
+    // A study that no rule wants, then the same kind after the rules were changed.
+    Ct::new(1, 8).write(&site.incoming());
+    program.shows("stunetd_series_refused_total{code=\"select.no_rule\"}", 1.0);
+    let second = first.replace("min = 100", "min = 4").replace("drain = \"5 min\"", "drain = \"4 min\"");
+    std::fs::write(&file, second.clone() + "[log]\nlevel = \"debug\"\n[dimse]\nae_title = \"ELSE\"\n").expect("written");
+    program.signal("HUP");
+    let reloading = manager.hears();
+    assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+    assert_eq!(manager.hears(), "READY=1");
+    program.shows(RELOADED, 1.0);
+    let log = program.log();
+    for said in ["drain, select, log.level", "after the next start", "dimse.ae_title"] {
+        assert!(log.contains(said), "{said} is not in {log}");
+    }
+    Ct::new(2, 8).write(&site.incoming());
+    eventually("a result", || site.results().len() == 1);
+
+    // Mistakes change nothing, and all of them are told.
+    let taken = program.metric("stunetd_config_last_reload_success_timestamp_seconds").expect("a time");
+    std::fs::write(&file, second.replace("min = 4", "min = 400").replace("drain = ", "drian = ") + "[logs]\n").expect("written");
+    program.signal("HUP");
+    assert!(manager.hears().starts_with("RELOADING=1"));
+    assert_eq!(manager.hears(), "READY=1");
+    program.shows(RELOADED, 0.0);
+    assert_eq!(program.metric("stunetd_config_last_reload_success_timestamp_seconds"), Some(taken));
+    let log = program.log();
+    assert!(log.contains("`drian`") && log.contains("`logs`"), "{log}");
+    Ct::new(3, 8).write(&site.incoming());
+    eventually("a result", || site.results().len() == 2);
+
+    program.signal("TERM");
+    // The drain time of the second file, and what is given up stops within another minute.
+    assert_eq!(manager.hears(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=300000000");
+    assert_eq!(program.ended(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let site = Site::new("precision = \"f32\"\nmirror = true\nstep = 0.1");
+    let program = Program::start(&site);
+    Ct::new(1, 60).write(&site.incoming());
+    eventually("the study is in work", || program.get("/livez").contains("segment"));
+    program.signal("TERM");
+    program.shows("stunetd_draining", 1.0);
+    program.signal("TERM");
+    assert_eq!(program.ended(), Some(128 + 15));
+    assert_eq!(site.results().len(), 0);
+    // What was in work is taken up again, not parked for what the end did to it.
+    assert!(!program_log(&site).contains("parked"), "{}", program_log(&site));
+    let program = Program::start(&site);
+    program.shows("stunetd_jobs{state=\"working\"}", 1.0);
+}
+
+#[test]
+fn a_hang_gives_no_more_signs_of_life_until_it_goes_on() {
+    let told = Arc::new(Mutex::new(Vec::<String>::new()));
+    let mut world = World::new();
+    world.notifier = {
+        let told = told.clone();
+        Notifier::to(Some(Duration::from_secs(9)), move |text| told.lock().expect("list").push(text.to_owned()))
+    };
+    world.configure = Box::new(|config| config.stage_deadline = HumanDuration(Duration::from_secs(60)));
+    let signs = || told.lock().expect("list").iter().filter(|text| *text == "WATCHDOG=1").count();
+    let (go, hang) = (world.engine.next_waits(), world.engine.next_hangs());
+    let daemon = Daemon::start(&world);
+    Ct::new(1, 4).write(&world.incoming());
+    daemon.passes("the engine works", || world.engine.calls() == 1);
+    // As long as it gets ahead it may take any time.
+    let (stalls, before) = ("stunetd_watchdog_stage_stalls_total{stage=\"segment\"}", signs());
+    let mut seconds = 0;
+    daemon.passes("ten minutes", || {
+        seconds += 1;
+        seconds == 600
+    });
+    assert_eq!(daemon.metric(stalls), 0.0);
+    assert!(signs() >= before + 100, "{} signs in ten minutes", signs() - before);
+    go.send(()).expect("the engine waits");
+    daemon.next_result();
+
+    Ct::new(2, 4).write(&world.incoming());
+    daemon.passes("the engine hangs", || world.engine.calls() == 2);
+    daemon.shows(stalls, 1.0);
+    let silent = signs();
+    let mut seconds = 0;
+    daemon.passes("a minute", || {
+        seconds += 1;
+        seconds == 60
+    });
+    assert_eq!(signs(), silent);
+    assert!(told.lock().expect("list").iter().any(|text| text.contains("segment gets no further with job 2")), "{told:?}");
+    hang.send(()).expect("the engine hangs");
+    daemon.next_result();
+    daemon.passes("signs of life", || signs() > silent);
+    assert_eq!(daemon.metric(stalls), 1.0);
+    daemon.end().expect("a clean end");
+    assert!(told.lock().expect("list").iter().any(|text| text.starts_with("STOPPING=1")));
+}
