@@ -193,7 +193,6 @@ pub fn finish(
         dates: JobDates::utc(now),
         device: facts.device.clone(),
         replaces,
-        timings_s: Default::default(),
     };
     let mut results = results::build(&labelled.labels, &labelled.volume, &request, staging.path())?;
     results.folder = labelled.folder.unwrap_or(results.folder);

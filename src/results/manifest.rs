@@ -9,7 +9,6 @@ use crate::models::Status;
 use crate::series::Series;
 use crate::volume::{LabelMap, Source};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The manifest of a result folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,9 +49,6 @@ pub struct ResultManifest {
     pub outputs: Vec<Output>,
     /// Stable codes of what was odd about the input.
     pub warnings: Vec<String>,
-    /// Seconds by stage, as far as they were measured.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub timings_s: BTreeMap<String, f64>,
 }
 
 /// What wrote a folder.
@@ -236,7 +232,6 @@ impl ResultManifest {
             labels: labels.table().iter().zip(segment_numbers(labels.table(), Kind::Binary)).map(entry).collect(),
             outputs: Vec::new(),
             warnings,
-            timings_s: request.timings_s.clone(),
         }
     }
 }

@@ -35,7 +35,6 @@ use rayon::prelude::*;
 use segmentation::{ObjectUids, write_object};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -75,8 +74,6 @@ pub struct ResultRequest<'a> {
     pub device: String,
     /// The earlier result that this one takes the place of, if there is one.
     pub replaces: Option<Replaced>,
-    /// Seconds by stage for the manifest; may be empty.
-    pub timings_s: BTreeMap<String, f64>,
 }
 
 /// Files in a folder, synced, with what they are.

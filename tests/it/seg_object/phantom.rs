@@ -248,7 +248,6 @@ pub fn request<'a>(model: &'a Generation, formats: &'a [Format]) -> ResultReques
         formats,
         dates: JobDates { unix_seconds: 1_798_761_599, utc_offset_minutes: 60 },
         device: "cpu".into(),
-        timings_s: BTreeMap::new(),
     }
 }
 
