@@ -1,6 +1,7 @@
 # Two commands for a new machine: `make demo` and `make test`. `make help` lists the rest.
 .DEFAULT_GOAL := help
 CARGO := cargo
+, := ,
 
 .PHONY: help
 help: ## this list
@@ -34,6 +35,21 @@ lint: libtorch ## cargo fmt --check and clippy
 .PHONY: bench
 bench: build ## what users wait for: make bench STUDY=S,M,L MODEL=demo,S,B (ARGS=--help lists more)
 	@$(CARGO) bench --quiet --bench stages -- $(if $(STUDY),--study $(STUDY)) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+.PHONY: test-gpu
+test-gpu: libtorch ## the tests that need a GPU, where there is one and a libtorch with CUDA (STUNETD_LIBTORCH, or a python's torch)
+	@if lib=$$(tools/find-libtorch.sh --cuda); then \
+	  STUNETD_LIBTORCH=$$lib STUNETD_GPU=1 $(CARGO) test --release --test it -- gpu:: --test-threads=1 --nocapture; fi
+
+.PHONY: bench-gpu
+bench-gpu: build ## the network alone and what users wait for, on a GPU: make bench-gpu STUDY=S,M,L MODEL=demo,S,B,H SIZE=S,B,L,H
+	@if lib=$$(tools/find-libtorch.sh --cuda); then export STUNETD_LIBTORCH=$$lib; \
+	  $(CARGO) bench --quiet --bench network -- --device cuda:0 --size $(or $(SIZE),S$(,)B$(,)L$(,)H) --precision f32,bf16,f16 && \
+	  $(CARGO) bench --quiet --bench stages -- --device cuda:0 --more 4 --study $(or $(STUDY),S$(,)M$(,)L) --model $(or $(MODEL),demo$(,)S$(,)B$(,)H) $(ARGS); fi
+
+.PHONY: gpu-bundle
+gpu-bundle: libtorch ## pack target/gpu/stunetd-gpu.tar.gz: tests and benches for a machine with a GPU and nothing else
+	@CARGO=$(CARGO) tools/gpu-bundle.sh
 
 .PHONY: fuzz
 fuzz: libtorch ## run every fuzz target (SECONDS_EACH=600, TARGETS="header seg"); needs cargo-fuzz

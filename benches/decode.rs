@@ -5,6 +5,9 @@
 //! The uncompressed series is made here, 512 × 512, 16 bit. FOLDER is any series of JPEG, JPEG-LS or JPEG 2000, by default the shared
 //! data's real CT. The smallest time of the repeats counts; both sides of a comparison run in turn.
 
+#[path = "../tests/it/support/place.rs"]
+mod place;
+
 use clap::Parser;
 use rayon::prelude::*;
 use std::io::Write;
@@ -41,7 +44,7 @@ struct Options {
 fn main() {
     stunetd::sys::memory::keep_freed_memory();
     let options = Options::parse();
-    let mut config = DecoderConfig { program: env!("CARGO_BIN_EXE_stunetd").into(), fork: options.fork, ..DecoderConfig::default() };
+    let mut config = DecoderConfig { program: place::stunetd(), fork: options.fork, ..DecoderConfig::default() };
     if options.workers > 0 {
         config.workers = options.workers;
     }
@@ -56,12 +59,10 @@ fn main() {
     let read_series = || drop(read(case(&series), &ReadLimits::default(), &decoder).expect("volume"));
     println!("read {} uncompressed slices of 512 × 512: {:.3} s", options.slices, best(options.repeats, &mut [&mut || read_series()])[0]);
 
-    let shared = std::env::var_os("STUNETD_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let compressed = options.compressed.unwrap_or_else(|| shared.join("data/ct_real/dicom"));
-    if !compressed.is_dir() {
-        println!("no compressed series at {}", compressed.display());
+    let Some(compressed) = options.compressed.or_else(|| Some(place::shared()?.join("data/ct_real/dicom"))).filter(|p| p.is_dir()) else {
+        println!("no compressed series: name one, or the shared data (STUNETD_SHARED)");
         return;
-    }
+    };
     let series = series_in(&compressed);
     let cold = Stopwatch::start();
     drop(read(case(&series), &ReadLimits::default(), &decoder).expect("volume"));

@@ -41,7 +41,7 @@ struct Options {
     /// Also what follows the network in each window: head, softmax and weighted sum, and the sum of features.
     #[arg(long)]
     sums: bool,
-    /// One JSON document instead of a table.
+    /// One JSON document; the table goes to standard error.
     #[arg(long)]
     json: bool,
     #[arg(long, hide = true)]
@@ -94,6 +94,7 @@ struct Row {
 }
 
 fn main() {
+    stunetd::sys::libtorch::choose(None).expect("libtorch");
     stunetd::sys::memory::keep_freed_memory();
     let options = Options::parse();
     let [x, y, z] = *options.patch.as_slice() else { panic!("--patch takes three numbers") };
@@ -105,7 +106,10 @@ fn main() {
         tch::set_num_threads(threads);
     }
     let mut rows = Vec::new();
-    for (precision, kind) in [("f32", Kind::Float), ("bf16", Kind::BFloat16)] {
+    for (precision, kind) in [("f32", Kind::Float), ("bf16", Kind::BFloat16), ("f16", Kind::Half)] {
+        if precision == "f16" && device == Device::Cpu {
+            continue;
+        }
         let edge = if device == Device::Cpu { 3072 } else { 8192 };
         let matrix = Tensor::randn([edge, edge], (Kind::Float, device)).to_kind(kind);
         let work = Box::new(move || matrix.matmul(&matrix));
@@ -176,7 +180,7 @@ fn sums(network: &Rc<Network>, patch: [usize; 3]) -> [Row; 2] {
 
 fn report(rows: &[Row], options: &Options) {
     let rate = |row: &Row| row.flop / row.best / 1e9;
-    let multiply = |precision: &str| rows[..2].iter().find(|r| r.precision == precision).map(rate);
+    let multiply = |precision: &str| rows.iter().find(|r| r.precision == precision).map(rate);
     if options.json {
         let list: Vec<_> = rows
             .iter()
@@ -191,13 +195,13 @@ fn report(rows: &[Row], options: &Options) {
             "{}",
             serde_json::json!({ "patch": options.patch, "device": options.device, "threads": tch::get_num_threads(), "rows": list })
         );
-        return;
     }
-    println!("patch {:?}, {} classes, {}, {} threads", options.patch, options.classes, options.device, tch::get_num_threads());
-    println!("{:<14} {:>5} {:>9} {:>9} {:>10} {:>9} {:>9}", "", "", "s", "cpu s", "windows/s", "TFLOP/s", "of matmul");
+    let tell = |line: String| if options.json { eprintln!("{line}") } else { println!("{line}") };
+    tell(format!("patch {:?}, {} classes, {}, {} threads", options.patch, options.classes, options.device, tch::get_num_threads()));
+    tell(format!("{:<14} {:>5} {:>9} {:>9} {:>10} {:>9} {:>9}", "", "", "s", "cpu s", "windows/s", "TFLOP/s", "of matmul"));
     for row in rows {
         let share = multiply(row.precision).map_or(String::new(), |m| format!("{:.0} %", 100.0 * rate(row) / m));
-        println!(
+        tell(format!(
             "{:<14} {:>5} {:>9.3} {:>9.3} {:>10.3} {:>9.3} {share:>9}",
             row.what,
             row.precision,
@@ -205,6 +209,6 @@ fn report(rows: &[Row], options: &Options) {
             row.cpu,
             1.0 / row.best,
             rate(row) / 1e3
-        );
+        ));
     }
 }

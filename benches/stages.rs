@@ -11,6 +11,8 @@ mod made;
 #[allow(dead_code, reason = "tests use more of it")]
 #[path = "../tests/it/support/manifest.rs"]
 mod manifest;
+#[path = "../tests/it/support/place.rs"]
+mod place;
 
 use clap::Parser;
 use serde_json::{Value, json};
@@ -53,10 +55,14 @@ struct Options {
     /// As for `stunetd segment`.
     #[arg(long, default_value = "seg,preview")]
     format: String,
+    /// Also runs a command with so many more studies of the same kind (generated ones only), to tell what one costs in a process
+    /// that is warm.
+    #[arg(long, default_value_t = 0)]
+    more: usize,
     /// Runs of each command; the fastest is told.
     #[arg(long, default_value_t = 1)]
     repeats: usize,
-    /// One JSON document instead of a table.
+    /// One JSON document; the table goes to standard error.
     #[arg(long)]
     json: bool,
     #[arg(long, hide = true)]
@@ -68,25 +74,27 @@ fn must<T, E: std::fmt::Display>(result: Result<T, E>, what: &str) -> T {
     result.unwrap_or_else(|e| panic!("{what}: {e}"))
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn made_in(name: &str) -> PathBuf {
-    root().join("target/bench").join(name)
+    place::root().join("target/bench").join(name)
 }
 
 /// The folder or file to segment; none where the real CT is not at hand.
 fn study(name: &str) -> Option<PathBuf> {
     match name {
-        "S" => {
-            let shared = std::env::var_os("STUNETD_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
-            Some(shared.join("data/ct_real/dicom")).filter(|path| path.exists())
-        }
-        "M" => Some(phantom("study-M", 100, 2.0)),
-        "L" => Some(phantom("study-L", 300, 1.5)),
-        path => Some(path.into()),
+        "S" => Some(place::shared()?.join("data/ct_real/dicom")).filter(|path| path.exists()),
+        path => Some(generated(path, 0).unwrap_or_else(|| path.into())),
     }
+}
+
+/// One of the generated studies; those with another number differ in their UIDs alone.
+fn generated(name: &str, number: usize) -> Option<PathBuf> {
+    let (slices, step) = match name {
+        "M" => (100, 2.0),
+        "L" => (300, 1.5),
+        _ => return None,
+    };
+    let folder = if number == 0 { format!("study-{name}") } else { format!("study-{name}-{number}") };
+    Some(phantom(&folder, slices, step))
 }
 
 /// Writes a CT series of the phantom, 0.8 mm pixels.
@@ -129,7 +137,7 @@ fn phantom(name: &str, slices: usize, step: f64) -> PathBuf {
 /// The model's folder.
 fn model(name: &str, options: &Options) -> PathBuf {
     let Ok(size) = name.parse::<Size>() else {
-        return if name == "demo" { root().join("models/demo") } else { name.into() };
+        return if name == "demo" { place::root().join("models/demo") } else { name.into() };
     };
     let aggregation = match options.average.as_str() {
         "softmax" => Aggregation::Softmax,
@@ -198,6 +206,8 @@ struct Row {
     flop: f64,
     matmul: f64,
     rss: u64,
+    /// Wall seconds of one more study where others have been before it and follow.
+    further: Option<f64>,
 }
 
 impl Row {
@@ -210,7 +220,7 @@ impl Row {
             "study": self.study, "model": self.model, "average": self.average, "precision": self.precision, "device": self.device,
             "wall_s": self.wall, "stages_s": self.stages, "segment_s": self.engine, "windows": self.windows,
             "windows_per_s": self.windows / self.stages["segment"], "network_flops": self.rate(), "matmul_flops": self.matmul,
-            "share_of_matmul": self.rate() / self.matmul, "peak_rss_bytes": self.rss,
+            "share_of_matmul": self.rate() / self.matmul, "peak_rss_bytes": self.rss, "further_study_s": self.further,
         })
     }
 
@@ -229,13 +239,16 @@ fn measure(name: &str, input: &Path, model_name: &str, options: &Options) -> Row
     let folder = model(model_name, options);
     let generation = Generation::open(&folder).unwrap_or_else(|fault| panic!("{}: {}", folder.display(), fault.detail));
     let out = made_in("out");
+    let segment = |inputs: &[PathBuf]| {
+        let _ = std::fs::remove_dir_all(&out);
+        let mut command = Command::new(place::stunetd());
+        command.arg("segment").args(inputs).arg("--model").arg(&folder).arg("--out").arg(&out).arg("--json");
+        command.args(["--precision", &options.precision, "--device", &options.device, "--format", &options.format]);
+        run(&mut command)
+    };
     let mut best: Option<Row> = None;
     for _ in 0..options.repeats.max(1) {
-        let _ = std::fs::remove_dir_all(&out);
-        let mut command = Command::new(root().join("target/release/stunetd"));
-        command.arg("segment").arg(input).arg("--model").arg(&folder).arg("--out").arg(&out).arg("--json");
-        command.args(["--precision", &options.precision, "--device", &options.device, "--format", &options.format]);
-        let (report, wall, rss) = run(&mut command);
+        let (report, wall, rss) = segment(&[input.to_path_buf()]);
         let done = &report["results"][0];
         let text = |value: &Value| value.as_str().expect("text").to_string();
         let (precision, device) = (text(&done["manifest"]["settings"]["precision"]), text(&done["manifest"]["device"]));
@@ -261,15 +274,23 @@ fn measure(name: &str, input: &Path, model_name: &str, options: &Options) -> Row
             flop: 2.0 * generation.manifest.architecture.macs(inference.patch, false) as f64,
             matmul: matmul_rate(kind, on),
             rss,
+            further: None,
         };
         if best.as_ref().is_none_or(|best| row.wall < best.wall) {
             best = Some(row);
         }
     }
-    best.expect("at least one run")
+    let mut row = best.expect("at least one run");
+    if options.more > 0
+        && let Some(studies) = (0..=options.more).map(|number| generated(name, number)).collect::<Option<Vec<_>>>()
+    {
+        row.further = Some((segment(&studies).1 - row.wall) / options.more as f64);
+    }
+    row
 }
 
 fn main() {
+    must(stunetd::sys::libtorch::choose(None).map_err(|fault| fault.detail), "libtorch");
     let options = Options::parse();
     let mut rows = Vec::new();
     for name in &options.study {
@@ -280,8 +301,10 @@ fn main() {
         for model in &options.model {
             eprintln!("study {name}, model {model}");
             let row = measure(name, &input, model, &options);
-            if !options.json {
-                print(&row);
+            if options.json {
+                eprint!("{}", table(&row))
+            } else {
+                print!("{}", table(&row))
             }
             rows.push(row.json());
         }
@@ -291,13 +314,14 @@ fn main() {
     }
 }
 
-fn print(row: &Row) {
+fn table(row: &Row) -> String {
     let line = |values: &BTreeMap<String, f64>, order: &[&str]| {
         let parts = order.iter().filter_map(|name| values.get(*name).map(|s| format!("{name} {s:.2}")));
         parts.collect::<Vec<_>>().join("  ")
     };
-    println!(
-        "{} {} ({}, {}, {}): {:.2} s, {:.0} windows, {:.2} windows/s, network {:.3} TFLOP/s = {:.0} % of matmul ({:.3}), peak RSS {:.2} GB",
+    let further = row.further.map_or(String::new(), |s| format!("    a further study {s:.2} s, {:.0} an hour\n", 3600.0 / s));
+    format!(
+        "{} {} ({}, {}, {}): {:.2} s, {:.0} windows, {:.2} windows/s, network {:.3} TFLOP/s = {:.0} % of matmul ({:.3}), peak RSS {:.2} GB\n    start {:.2}  {}\n    in segment: {}\n{further}",
         row.study,
         row.model,
         row.average,
@@ -309,8 +333,9 @@ fn print(row: &Row) {
         row.rate() / 1e12,
         100.0 * row.rate() / row.matmul,
         row.matmul / 1e12,
-        row.rss as f64 / 1e9
-    );
-    println!("    start {:.2}  {}", row.rest(), line(&row.stages, &["read", "prepare", "segment", "finish", "deliver"]));
-    println!("    in segment: {}", line(&row.engine, &["gather", "network", "accumulate", "head", "export", "finish"]));
+        row.rss as f64 / 1e9,
+        row.rest(),
+        line(&row.stages, &["read", "prepare", "segment", "finish", "deliver"]),
+        line(&row.engine, &["gather", "network", "accumulate", "head", "export", "finish"]),
+    )
 }

@@ -6,30 +6,13 @@ pub mod ct;
 pub mod disk;
 pub mod made;
 pub mod manifest;
+pub mod place;
 pub mod schema;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// The repository, or the folder that `$STUNETD_ROOT` names in its place: one with the same `tests/goldens`, `models` and
-/// `target/release/stunetd`, where the tests run away from the repository.
-pub fn root() -> PathBuf {
-    std::env::var_os("STUNETD_ROOT").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
-}
-
-/// The program under test.
-pub fn stunetd() -> PathBuf {
-    match std::env::var_os("STUNETD_ROOT") {
-        Some(root) => Path::new(&root).join("target/release/stunetd"),
-        None => env!("CARGO_BIN_EXE_stunetd").into(),
-    }
-}
-
-/// `$STUNETD_SHARED` or `../shared`, if it is there.
-pub fn shared() -> Option<PathBuf> {
-    let path = std::env::var_os("STUNETD_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
-    path.join("goldens").is_dir().then_some(path)
-}
+pub use place::{root, shared, stunetd};
 
 /// A golden by its path below `goldens/`: the copy in `tests/goldens` first, then the shared one.
 pub fn golden(name: &str) -> Option<PathBuf> {
