@@ -130,6 +130,13 @@ codes! {
     ResultsDamaged, "results.damaged", Poison, "A published result is not what it should be.", "Keep the folder for inspection, remove it from the output folder and let the study be done again.";
     ResultsTooLarge, "results.object_too_large", Poison, "The result does not fit into one DICOM object.", "Ask for the format `labelmap`, which is smaller.";
     DeliveryConflict, "delivery.conflict", Poison, "The output folder holds another result for this volume.", "Choose another output folder, or remove the old result.";
+    DeliveryUnreachable, "delivery.unreachable", Retryable, "The destination can not be reached.", "Nothing yet: results wait, and go when it is back. If it lasts, check its address, its AE titles and the network.";
+    DeliveryInterrupted, "delivery.interrupted", Retryable, "The connection to the destination was lost.", "Nothing: the destination is asked what it has before anything is sent again.";
+    DeliveryBusy, "delivery.busy", Retryable, "The destination can not take the result now.", "Nothing yet: it is tried again. If it lasts, look at the destination's disk and log.";
+    DeliveryRefused, "delivery.refused", Poison, "The destination refuses the result.", "Mend the destination or its entry in the configuration, then run `stunetd jobs retry`.";
+    DeliveryUnverified, "delivery.unverified", Poison, "The result may be at the destination, and nobody can tell.", "Look for it there; `stunetd jobs retry` sends it once more, `stunetd jobs cancel` leaves it.";
+    DeliveryNothing, "delivery.nothing_to_send", Poison, "The result has no file in a format of the destination.", "Compare `formats` of the destination with `output.formats`.";
+    DeliveryCoerced, "delivery.coerced", Retryable, "The destination took the result with a warning.", "Nothing; compare the object there with ours if the message names attributes.";
     // ---- ourselves
     InternalBug, "internal.bug", Poison, "A step that can not fail has failed.", "Report it with the log lines around it.";
     InternalTorch, "internal.torch", Poison, "libtorch reported an error.", "See the message; run `stunetd doctor`.";

@@ -30,7 +30,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Lists jobs, those that are not done unless others are asked for
+    /// Lists jobs, those that are not done or not delivered unless others are asked for
     List {
         /// Only these states: queued, running, waiting, parked, done, cancelled, superseded
         #[arg(long, value_delimiter = ',', value_parser = parse_state)]
@@ -80,14 +80,16 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     match args.verb {
         Verb::List { state, all, limit, after } => {
             let ledger = read(&config)?;
+            let undelivered = !all && state.is_empty();
             let states = if all {
                 Vec::new()
-            } else if state.is_empty() {
+            } else if undelivered {
                 State::ALL.iter().copied().filter(|s| !s.is_final() || *s == State::Parked).collect()
             } else {
                 state
             };
-            let jobs = ledger.jobs(&Which { states, after: after.map(JobId), limit: Some(limit), uid: None })?;
+            let jobs = ledger.jobs(&Which { states, undelivered, after: after.map(JobId), limit: Some(limit), uid: None })?;
+            let jobs = jobs_report::with_deliveries(&ledger, jobs)?;
             let counts = ledger.counts()?;
             tell(args.json, || jobs_report::list_json(&jobs, &counts), || jobs_report::list(&jobs, &counts, ledger.now()))?;
         }

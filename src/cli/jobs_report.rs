@@ -1,20 +1,31 @@
 //! What `stunetd jobs` says of jobs: tables and words for people, documents for scripts (`docs/json/jobs.schema.json`).
 
 use crate::fault::{Code, Fault};
-use crate::ledger::{Delivery, Entry, Job, JobId, Moment, Object, Problem, Reader, SeriesRecord, State, Which};
+use crate::ledger::{Delivery, DeliveryState, Entry, Job, JobId, Moment, Object, Problem, Reader, SeriesRecord, State, Which};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
 
+/// Jobs, each with its deliveries.
+pub fn with_deliveries(ledger: &dyn Reader, jobs: Vec<Job>) -> Result<Vec<(Job, Vec<Delivery>)>, Fault> {
+    let both = |job: Job| Ok(ledger.deliveries(job.id).map(|deliveries| (job, deliveries))?);
+    jobs.into_iter().map(both).collect()
+}
+
 /// A table of jobs with a line of totals.
-pub fn list(jobs: &[Job], counts: &[(State, u64)], now: Moment) -> String {
+pub fn list(jobs: &[(Job, Vec<Delivery>)], counts: &[(State, u64)], now: Moment) -> String {
     let mut text = String::new();
     if !jobs.is_empty() {
         text += &format!("{:>8}  {:<10} {:<8} {:>5}  {:>8}  {}\n", "job", "state", "priority", "tries", "age", "why");
     }
-    for job in jobs {
+    for (job, deliveries) in jobs {
         let p = &job.progress;
-        let why = p.problem.as_ref().map_or(String::new(), |problem| problem.code.clone());
+        let mut why: Vec<String> = p.problem.iter().map(|problem| problem.code.clone()).collect();
+        why.extend(deliveries.iter().filter(|d| d.state != DeliveryState::Delivered).map(|d| {
+            let code = d.problem.as_ref().map_or(String::new(), |problem| format!(" ({})", problem.code));
+            format!("to {}: {}{code}", d.destination, d.state)
+        }));
+        let why = why.join(", ");
         let mark = if p.suspect { " (suspect: runs alone)" } else { "" };
         let age = age(now.since(job.created));
         text += &format!("{:>8}  {:<10} {:<8} {:>5}  {age:>8}  {why}{mark}\n", job.id, p.state, job.priority, p.attempts);
@@ -24,9 +35,19 @@ pub fn list(jobs: &[Job], counts: &[(State, u64)], now: Moment) -> String {
 }
 
 /// The same for scripts.
-pub fn list_json(jobs: &[Job], counts: &[(State, u64)]) -> Value {
+pub fn list_json(jobs: &[(Job, Vec<Delivery>)], counts: &[(State, u64)]) -> Value {
     let counts: serde_json::Map<String, Value> = counts.iter().map(|(state, n)| (state.name().into(), json!(n))).collect();
-    json!({ "jobs": jobs, "counts": counts })
+    let jobs = jobs.iter().map(|(job, deliveries)| {
+        let mut document = json!(job);
+        document["deliveries"] = brief(deliveries);
+        document
+    });
+    json!({ "jobs": jobs.collect::<Vec<_>>(), "counts": counts })
+}
+
+fn brief(deliveries: &[Delivery]) -> Value {
+    let one = |d: &Delivery| json!({ "destination": d.destination, "state": d.state, "attempts": d.attempts, "problem": d.problem });
+    deliveries.iter().map(one).collect()
 }
 
 /// All that is known of one job.
@@ -81,7 +102,10 @@ impl Whole {
             line("", format!("{} ({} bytes)", object.file, object.bytes));
         }
         for d in &self.deliveries {
-            let why = d.problem.as_ref().map_or(String::new(), |problem| format!(": {}: {}", problem.code, problem.detail));
+            let why = d.problem.as_ref().map_or(String::new(), |problem| {
+                let next = Code::from_name(&problem.code).map_or("", Code::action);
+                format!(": {}: {} {next}", problem.code, problem.detail)
+            });
             line("delivery", format!("to {}: {}, {} tries{why}", d.destination, d.state, d.attempts));
         }
         for entry in &self.journal {
@@ -161,7 +185,8 @@ impl Explained {
     pub fn json(&self) -> Value {
         let jobs = self.jobs.iter().map(|whole| {
             let code = whole.job.progress.problem.as_ref().and_then(|problem| Code::from_name(&problem.code));
-            json!({ "job": whole.job, "meaning": code.map(Code::meaning), "action": code.map(Code::action) })
+            let deliveries = brief(&whole.deliveries);
+            json!({ "job": whole.job, "meaning": code.map(Code::meaning), "action": code.map(Code::action), "deliveries": deliveries })
         });
         json!({ "jobs": jobs.collect::<Vec<_>>(), "series": self.series })
     }

@@ -8,6 +8,7 @@ use crate::intake::select;
 use crate::ledger::{Change, Ledger, Limits, Moment, Opening, Options, Reader, SqliteLedger};
 use crate::models::Generation;
 use crate::pipeline::control::Control;
+use crate::pipeline::outbox::{Outbox, OutboxPlan};
 use crate::pipeline::reconcile::{self, Depth};
 use crate::pipeline::{
     EngineFactory, Order, Plan, Reload, Service, ServicePlan, Street, Supervisor, SupervisorPlan, WhenPublished, network,
@@ -184,7 +185,17 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     if let Some(scp) = &scp {
         tracing::info!(address = %scp.address(), title = %config.dimse.ae_title, "DICOM");
     }
+    let outbox_plan = OutboxPlan {
+        ledger: ledger.clone(),
+        output: config.output.path.clone(),
+        owner: owner.clone(),
+        board: street.board().clone(),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        shutdown: shutdown.clone(),
+    };
     let (control, commands) = Control::listen(&config.state, ledger.clone())?;
+    let outbox = Outbox::start(&outbox_plan, &config.destination)?;
     let supervisor = Supervisor::start(SupervisorPlan {
         board: street.board().clone(),
         deadline: config.stage_deadline.0,
@@ -198,6 +209,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         ledger,
         owner,
         commands,
+        outbox,
         config,
         reload,
         doors,

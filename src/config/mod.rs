@@ -2,6 +2,7 @@
 //! its line and, for a wrong name, the nearest right one.
 
 mod choices;
+mod destination;
 mod network;
 mod reader;
 mod reload;
@@ -10,6 +11,7 @@ mod select;
 mod units;
 
 pub use choices::{After, Format, Irregular, LogFormat, LogLevel, Share};
+pub use destination::{Accepts, Destination, DestinationKind, Resend};
 pub use network::{AeTitle, Listen, LoopbackAddress, Network};
 pub use reader::{Mistake, nearest};
 pub use reload::RELOADABLE;

@@ -1,8 +1,9 @@
 //! Reads the TOML document table by table, key by key: a mistake is noted with its line, and reading goes on.
 
+use super::destination::Destination;
 use super::schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Spool, Stow, Watch};
 use super::select::Select;
-use super::{choices, network, select, units};
+use super::{choices, destination, network, select, units};
 use crate::fault::Code;
 use crate::stunet::{DeviceChoice, Precision};
 use serde::Deserialize;
@@ -62,6 +63,7 @@ plain!(bool, f64, String, PathBuf, units::ByteSize, units::HumanDuration);
 plain!(choices::After, choices::Format, choices::Irregular, choices::LogFormat, choices::LogLevel);
 plain!(choices::Share, network::LoopbackAddress, network::Listen, network::AeTitle, network::Network);
 plain!(select::PerStudy, select::Modality, select::Orientation, select::Pattern, select::Priority);
+plain!(destination::DestinationKind, destination::Accepts, destination::Resend);
 
 impl FromToml for DeviceChoice {
     fn read(value: Value<'_>, reader: &mut Reader) -> Option<DeviceChoice> {
@@ -103,6 +105,7 @@ macro_rules! whole {
 }
 
 whole!(usize, u32);
+
 impl<T: FromToml> FromToml for Option<T> {
     const KEYS: &'static [&'static str] = T::KEYS;
 
@@ -264,6 +267,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("select", Select::KEYS),
     ("model", Model::KEYS),
     ("output", Output::KEYS),
+    ("destination", Destination::KEYS),
     ("http", Http::KEYS),
     ("log", Log::KEYS),
 ];

@@ -105,6 +105,11 @@ mod tests {
         [output]
         path = "/x/out"
         formats = ["nifti"]
+        [[destination]]
+        name = "a"
+        kind = "folder"
+        path = "/x/a"
+        formats = ["nifti"]
         [http]
         listen = "127.0.0.1:7"
         [log]
@@ -123,7 +128,9 @@ mod tests {
         assert_eq!(taken, reloadable);
         let left = reloaded.differences(&new);
         assert!(left.iter().all(|key| !RELOADABLE.contains(&key.as_str())), "{left:?}");
-        for key in ["host_memory", "watch", "dimse.ae_title", "spool.max_instance", "model.device", "output.path", "log.format"] {
+        for key in
+            ["host_memory", "watch", "dimse.ae_title", "spool.max_instance", "model.device", "output.path", "destination", "log.format"]
+        {
             assert!(left.iter().any(|k| k == key), "{key} is not in {left:?}");
         }
         assert_eq!(old.differences(&old), Vec::<String>::new());

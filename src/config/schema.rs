@@ -2,6 +2,7 @@
 //! them equal.
 
 use super::choices::{After, Format, Irregular, LogFormat, LogLevel, Share};
+use super::destination::Destination;
 use super::network::{AeTitle, Listen, LoopbackAddress, Network};
 use super::reader::{FromToml, Reader, Value};
 use super::select::Select;
@@ -72,6 +73,8 @@ table! {
         model: Model = Model::default(),
         /// Where results go.
         output: Output = Output::default(),
+        /// Who gets results beside that folder.
+        destination: Vec<Destination> = Vec::new(),
         /// Metrics and health.
         http: Http = Http::default(),
         /// Log lines.
@@ -229,6 +232,9 @@ impl Config {
                 *path = base.join(&path);
             }
         }
+        for path in self.destination.iter_mut().flat_map(Destination::paths) {
+            *path = base.join(&path);
+        }
         self
     }
 
@@ -267,6 +273,14 @@ impl Config {
             wrong.push(("stage_deadline", 0, "at least 1 s".into()));
         }
         wrong.extend(self.dimse.check());
+        wrong.extend(Destination::check(&self.destination, &self.output.formats));
+        let folders = [("output.path", &self.output.path), ("spool.path", &self.spool.path), ("state", &self.state)];
+        let folders: Vec<_> = folders.into_iter().chain(self.watch.iter().map(|w| ("watch.path", &w.path))).collect();
+        for (i, destination) in self.destination.iter().enumerate() {
+            for (name, other) in folders.iter().filter(|(_, other)| overlap(&destination.path, other)) {
+                wrong.push(("destination.path", i, format!("it and {name} {} lie in each other", other.display())));
+            }
+        }
         if self.stow.max_requests == 0 || self.stow.max_parts == 0 {
             wrong.push((if self.stow.max_parts == 0 { "stow.max_parts" } else { "stow.max_requests" }, 0, "at least 1".into()));
         }

@@ -21,7 +21,9 @@ fn the_examples_of_the_default_file_are_valid() {
     let rule = &config.select[0];
     assert_eq!((rule.name.as_str(), rule.per_study, rule.prefer.len(), rule.contrast), ("chest", PerStudy::Best, 5, Some(true)));
     assert_eq!((rule.slices, rule.coverage), (Range { min: Some(50.0), max: Some(2000.0) }, Range { min: Some(150.0), max: None }));
-    assert_eq!(Config { select: Vec::new(), ..config }, Config::default());
+    let destination = &config.destination[0];
+    assert_eq!((destination.name.as_str(), destination.kind), ("pacs", DestinationKind::Cstore));
+    assert_eq!(Config { select: Vec::new(), destination: Vec::new(), ..config }, Config::default());
 }
 
 /// Every key of the schema stands in the default file, so that it documents all there is.
@@ -121,6 +123,8 @@ fn values_are_checked_against_each_other() {
         "[intake]\nmin_slices = 0",
         "[[select]]\nname = \"a\"\nmodality = [\"CT\", \"PT\"]\n[[select]]\nignore = true\n[[select]]\nname = \"a\"\nignore = true\npriority = \"stat\"",
         "[[select]]\nname = \"a\"\nprefer = [{ kernel = \"^B\" }, \"axial\"]\n[[select]]\nname = \"b\"\nslices = { min = 5, max = 4 }",
+        "[[destination]]\nname = \"a\"\nkind = \"folder\"\n[[destination]]\nname = \"A B\"\naddress = \"pacs\"\nae_title = \"PACS\"\nformats = [\"nifti\", \"preview\"]",
+        "[[destination]]\nname = \"a\"\nkind = \"folder\"\npath = \"/r/x\"\n[[destination]]\nname = \"a\"\nae_title = \"X\"\naddress = \"h:104\"\ntls_key = \"k\"\ntimeout = \"0 s\"\n[output]\npath = \"/r\"",
     ];
     insta::assert_snapshot!(cases.map(told).join("\n"), @r#"
     1: `watch`: at least one folder has to be watched, or `dimse.listen` or `stow.enabled` be set
@@ -134,6 +138,15 @@ fn values_are_checked_against_each_other() {
     8: `select.ignore`: a rule that ignores has no model, priority or per_study
     3: `select.prefer`: needs per_study = "best"
     6: `select.slices`: min has to be at most max, both finite
+    1: `destination`: a folder needs `path`
+    4: `destination`: `cstore` needs `address`: a host and a port, such as "pacs.example:104"
+    5: `destination.name`: 1 to 32 of a-z, 0-9, `-` and `_`
+    8: `destination.formats`: `output.formats` has no `nifti`
+    8: `destination.formats`: `preview` is no DICOM object
+    4: `destination.path`: it and output.path /r lie in each other
+    6: `destination.name`: there is another destination `a`
+    9: `destination.tls_key`: `tls_certificate` and `tls_key` are given together
+    10: `destination.timeout`: at least 1 ms
     "#);
 }
 

@@ -3,6 +3,7 @@
 
 pub mod charset;
 mod codestream;
+pub mod command;
 mod copied;
 pub mod ct_image;
 mod elements;
@@ -13,6 +14,7 @@ mod header;
 mod instance;
 mod pixel_data;
 mod pixel_location;
+pub mod query;
 pub mod rle;
 pub mod seg;
 pub mod syntax;

@@ -1,16 +1,11 @@
-//! DIMSE command sets (PS3.7): the few messages of a storage SCP, read with limits and written exactly.
+//! The few DIMSE messages (PS3.7) of a storage SCP.
 
-/// Longest command set that is read: real ones have a few hundred bytes.
-pub const MAX_COMMAND: usize = 16 * 1024;
+use crate::dicom::command::{CommandError, CommandSet, CommandWriter, NO_DATA_SET, RESPONSE};
 
 /// Command Field (0000,0100).
 const C_STORE_RQ: u16 = 0x0001;
 const C_ECHO_RQ: u16 = 0x0030;
 const C_CANCEL_RQ: u16 = 0x0FFF;
-/// Bit of a response in the Command Field.
-const RESPONSE: u16 = 0x8000;
-/// Command Data Set Type (0000,0800): no data set follows.
-const NO_DATA_SET: u16 = 0x0101;
 
 /// Status (0000,0900) of a C-STORE response (PS3.4 B.2.3, PS3.7 C), and Failure Reason (0008,1197) of STOW-RS (PS3.18 annex I).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,62 +99,27 @@ pub enum Request {
     },
 }
 
-/// Why bytes are not a command set.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum CommandError {
-    /// An element is cut off, or not of group 0000.
-    #[error("the command set is malformed")]
-    Malformed,
-    /// An element that the command needs is missing.
-    #[error("the command set lacks (0000,{0:04X})")]
-    Missing(u16),
-}
-
 /// Reads a command set: implicit little endian, group 0000 (PS3.7 section 6.3.1).
 pub fn request(bytes: &[u8]) -> Result<Request, CommandError> {
-    let mut fields: Vec<(u16, &[u8])> = Vec::new();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (head, tail) = rest.split_at_checked(8).ok_or(CommandError::Malformed)?;
-        let group = u16::from_le_bytes([head[0], head[1]]);
-        let element = u16::from_le_bytes([head[2], head[3]]);
-        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        let (value, tail) = tail.split_at_checked(length).ok_or(CommandError::Malformed)?;
-        if group != 0 {
-            return Err(CommandError::Malformed);
-        }
-        fields.push((element, value));
-        rest = tail;
-    }
-    let find = |element: u16| fields.iter().find(|(e, _)| *e == element).map(|(_, v)| *v);
-    let number = |element: u16| match find(element) {
-        Some([a, b]) => Ok(u16::from_le_bytes([*a, *b])),
-        Some(_) => Err(CommandError::Malformed),
-        None => Err(CommandError::Missing(element)),
-    };
-    let text = |element: u16| -> Result<String, CommandError> {
-        let value = find(element).ok_or(CommandError::Missing(element))?;
-        let text = std::str::from_utf8(value).map_err(|_| CommandError::Malformed)?;
-        Ok(text.trim_matches(|c| c == '\0' || c == ' ').to_owned())
-    };
-    let command = number(0x0100)?;
+    let set = CommandSet::read(bytes)?;
+    let command = set.number(0x0100)?;
     if command == C_CANCEL_RQ {
         return Ok(Request::Cancel);
     }
-    let message_id = number(0x0110)?;
+    let message_id = set.number(0x0110)?;
     match command {
         C_ECHO_RQ => Ok(Request::Echo { message_id }),
         C_STORE_RQ => {
-            if number(0x0800)? == NO_DATA_SET {
+            if set.number(0x0800)? == NO_DATA_SET {
                 return Err(CommandError::Missing(0x0800));
             }
-            Ok(Request::Store { message_id, sop_class_uid: text(0x0002)?, sop_instance_uid: text(0x1000)? })
+            Ok(Request::Store { message_id, sop_class_uid: set.text(0x0002)?, sop_instance_uid: set.text(0x1000)? })
         }
         _ => Ok(Request::Other {
             command,
             message_id,
-            sop_class_uid: text(0x0002).unwrap_or_default(),
-            has_data_set: number(0x0800).is_ok_and(|t| t != NO_DATA_SET),
+            sop_class_uid: set.text(0x0002).unwrap_or_default(),
+            has_data_set: set.number(0x0800).is_ok_and(|t| t != NO_DATA_SET),
         }),
     }
 }
@@ -174,40 +134,15 @@ pub fn response(request: &Request, status: Status) -> Option<Vec<u8>> {
         Request::Other { command, message_id, sop_class_uid, .. } => (*command, *message_id, sop_class_uid.as_str(), None),
         Request::Cancel => return None,
     };
-    let mut body = Vec::with_capacity(256);
+    let mut set = CommandWriter::default();
     if !class.is_empty() {
-        put_uid(&mut body, 0x0002, class);
+        set.uid(0x0002, class);
     }
-    put_number(&mut body, 0x0100, command | RESPONSE);
-    put_number(&mut body, 0x0120, message_id);
-    put_number(&mut body, 0x0800, NO_DATA_SET);
-    put_number(&mut body, 0x0900, status.code());
+    set.number(0x0100, command | RESPONSE).number(0x0120, message_id).number(0x0800, NO_DATA_SET).number(0x0900, status.code());
     if let Some(instance) = instance {
-        put_uid(&mut body, 0x1000, instance);
+        set.uid(0x1000, instance);
     }
-    let mut out = Vec::with_capacity(body.len() + 12);
-    put(&mut out, 0x0000, &(body.len() as u32).to_le_bytes());
-    out.extend_from_slice(&body);
-    Some(out)
-}
-
-fn put(out: &mut Vec<u8>, element: u16, value: &[u8]) {
-    out.extend_from_slice(&[0, 0]);
-    out.extend_from_slice(&element.to_le_bytes());
-    out.extend_from_slice(&(value.len() as u32).to_le_bytes());
-    out.extend_from_slice(value);
-}
-
-fn put_number(out: &mut Vec<u8>, element: u16, value: u16) {
-    put(out, element, &value.to_le_bytes());
-}
-
-fn put_uid(out: &mut Vec<u8>, element: u16, uid: &str) {
-    let mut value = uid.as_bytes().to_vec();
-    if value.len() % 2 == 1 {
-        value.push(0);
-    }
-    put(out, element, &value);
+    Some(set.bytes())
 }
 
 #[cfg(test)]
@@ -216,13 +151,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn store(class: &str, instance: &str) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_uid(&mut out, 0x0002, class);
-        put_number(&mut out, 0x0100, C_STORE_RQ);
-        put_number(&mut out, 0x0110, 7);
-        put_number(&mut out, 0x0800, 0);
-        put_uid(&mut out, 0x1000, instance);
-        out
+        let mut set = CommandWriter::default();
+        set.uid(0x0002, class).number(0x0100, C_STORE_RQ).number(0x0110, 7).number(0x0800, 0).uid(0x1000, instance);
+        // without the group length, which no reader needs
+        set.bytes().split_off(12)
     }
 
     #[test]

@@ -11,6 +11,6 @@ pub mod select;
 pub mod settle;
 pub mod spool;
 pub mod stow;
-mod tls;
+pub mod tls;
 pub mod tree;
 pub mod watch;

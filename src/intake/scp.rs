@@ -10,6 +10,7 @@ use super::reception::{Reception, STORAGE_SOP_CLASSES, status_of};
 use super::spool::Incoming;
 use super::tls;
 use crate::config::Dimse;
+use crate::dicom::command::MAX_COMMAND;
 use crate::dicom::syntax;
 use crate::fault::{Code, Fault};
 use crate::telemetry::metrics::{Association, Transport};
@@ -294,7 +295,7 @@ impl<'a> Talk<'a> {
             (PDataValueType::Command, None) => {
                 self.command.extend_from_slice(&data);
                 match is_last {
-                    _ if self.command.len() > dimse::MAX_COMMAND => Next::Abort,
+                    _ if self.command.len() > MAX_COMMAND => Next::Abort,
                     false => Next::Listen,
                     true => self.begin(context),
                 }

@@ -20,8 +20,7 @@ pub fn server_config(config: &Dimse) -> Result<Option<Arc<ServerConfig>>, Fault>
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = certificates("dimse.tls_certificate", &config.tls_certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&read("dimse.tls_key", &config.tls_key)?)
-        .map_err(|e| wrong("dimse.tls_key", &config.tls_key, &format!("no private key: {e}")))?;
+    let key = private_key("dimse.tls_key", &config.tls_key)?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| Fault::new(Code::InternalBug, format!("TLS: {e}")))?;
@@ -29,10 +28,7 @@ pub fn server_config(config: &Dimse) -> Result<Option<Arc<ServerConfig>>, Fault>
         builder.with_no_client_auth()
     } else {
         let (key, path) = ("dimse.tls_client_ca", &config.tls_client_ca);
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(key, path)? {
-            roots.add(certificate).map_err(|e| wrong(key, path, &e.to_string()))?;
-        }
+        let roots = authorities(key, path)?;
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|e| wrong(key, path, &e.to_string()))?;
         builder.with_client_cert_verifier(verifier)
@@ -42,13 +38,28 @@ pub fn server_config(config: &Dimse) -> Result<Option<Arc<ServerConfig>>, Fault>
     Ok(Some(Arc::new(server)))
 }
 
-fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
+/// The private key of a PEM file; `key` names it in messages.
+pub fn private_key(key: &str, path: &Path) -> Result<PrivateKeyDer<'static>, Fault> {
+    PrivateKeyDer::from_pem_slice(&read(key, path)?).map_err(|e| wrong(key, path, &format!("no private key: {e}")))
+}
+
+/// The certificates of a PEM file; `key` names it in messages.
+pub fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(key, path)?).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) => Err(wrong(key, path, "no certificate in it")),
         Err(e) => Err(wrong(key, path, &e.to_string())),
     }
+}
+
+/// The authorities of a PEM file; `key` names it in messages.
+pub fn authorities(key: &str, path: &Path) -> Result<RootCertStore, Fault> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(key, path)? {
+        roots.add(certificate).map_err(|e| wrong(key, path, &e.to_string()))?;
+    }
+    Ok(roots)
 }
 
 fn read(key: &str, path: &Path) -> Result<Vec<u8>, Fault> {
@@ -59,6 +70,7 @@ fn read(key: &str, path: &Path) -> Result<Vec<u8>, Fault> {
     std::fs::read(path).map_err(|e| wrong(key, path, &e.to_string()))
 }
 
-fn wrong(key: &str, path: &Path, why: &str) -> Fault {
+/// What is wrong with a file that a key names.
+pub fn wrong(key: &str, path: &Path, why: &str) -> Fault {
     Fault::new(Code::ConfigInvalid, format!("`{key}`: {}: {why}", path.display()))
 }

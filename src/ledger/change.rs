@@ -21,6 +21,8 @@ pub enum Change {
         result: Published,
         /// Names of destinations.
         destinations: Vec<String>,
+        /// An earlier life of the ledger may have sent it: every destination is asked first.
+        doubtful: bool,
     },
     /// It failed for now.
     Postpone {
@@ -94,13 +96,22 @@ pub enum Change {
         pause: Duration,
         /// Whether the object may have arrived nevertheless.
         doubtful: bool,
+        /// Whether the destination said no, rather than not now; counted.
+        refused: bool,
         /// Why.
         problem: Problem,
+    },
+    /// It is sent again although nobody can tell whether it is there; counted before it is done.
+    Resend {
+        /// The worker's claim.
+        token: Token,
     },
     /// The destination refuses it.
     ParkDelivery {
         /// The worker's claim.
         token: Token,
+        /// Whether something of it may have arrived nevertheless.
+        doubtful: bool,
         /// Why.
         problem: Problem,
     },

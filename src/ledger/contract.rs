@@ -3,7 +3,7 @@
 use super::change::{Change, Claim, DeliveryClaim, Lease};
 use super::error::LedgerError;
 use super::names::State;
-use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Received, Seq, SeriesRecord, Token};
+use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token};
 use crate::dicom::SeriesKey;
 use std::time::Duration;
 
@@ -34,6 +34,9 @@ pub trait Reader: Send + Sync {
     /// The deliveries of a job's result.
     fn deliveries(&self, job: JobId) -> Result<Vec<Delivery>, LedgerError>;
 
+    /// What is open or refused, by destination, for those that have something.
+    fn outbox(&self) -> Result<Vec<Outbox>, LedgerError>;
+
     /// The journal of a job; without one, of the ledger itself.
     fn journal(&self, job: Option<JobId>) -> Result<Vec<Entry>, LedgerError>;
 
@@ -55,6 +58,8 @@ pub trait Reader: Send + Sync {
 pub struct Which {
     /// In one of these states; empty: in any.
     pub states: Vec<State>,
+    /// Also, whatever their state, those with deliveries that are open or refused.
+    pub undelivered: bool,
     /// Of a series or study with this UID.
     pub uid: Option<String>,
     /// With larger numbers than this.

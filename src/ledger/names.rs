@@ -119,6 +119,8 @@ names! {
         Released = "released",
         /// The result is published, or the delivery confirmed.
         Finished = "finished",
+        /// It is sent again although nobody can tell whether it is there.
+        Resent = "resent",
         /// A person had it tried again.
         Retried = "retried",
         /// A person ended it.

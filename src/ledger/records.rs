@@ -188,6 +188,10 @@ pub struct Delivery {
     pub attempts: u32,
     /// It may have arrived although nobody heard so: ask the destination before sending again.
     pub doubtful: bool,
+    /// How often the destination said no since a person last had it tried again.
+    pub refusals: u32,
+    /// How often it was sent again although nobody could tell whether it was there.
+    pub resends: u32,
     /// Waiting: not before this.
     pub not_before: Option<Moment>,
     /// Sending: who has it.
@@ -198,6 +202,21 @@ pub struct Delivery {
     pub created: Moment,
     /// When its state changed last.
     pub changed: Moment,
+}
+
+/// What a destination is still to get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Outbox {
+    /// Its name.
+    pub destination: String,
+    /// Deliveries that are open.
+    pub open: u64,
+    /// Deliveries that it refuses.
+    pub parked: u64,
+    /// How long the oldest open one has been there.
+    pub oldest: Duration,
+    /// How long until one that no worker has may be sent; none when there is none.
+    pub due: Option<Duration>,
 }
 
 /// A line of the journal.

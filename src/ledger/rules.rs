@@ -168,26 +168,34 @@ impl Delivery {
     }
 
     /// It failed for now.
-    pub fn postpone(&mut self, until: Moment, doubtful: bool, problem: Problem) -> Event {
+    pub fn postpone(&mut self, until: Moment, doubtful: bool, refused: bool, problem: Problem) -> Event {
         self.to(DeliveryState::Waiting);
         self.doubtful |= doubtful;
+        self.refusals += u32::from(refused);
         (self.not_before, self.problem) = (Some(until), Some(problem));
         Event::Postponed
     }
 
     /// The destination refuses it.
-    pub fn park(&mut self, problem: Problem) -> Event {
+    pub fn park(&mut self, doubtful: bool, problem: Problem) -> Event {
         self.to(DeliveryState::Parked);
+        self.doubtful |= doubtful;
         self.problem = Some(problem);
         Event::Parked
     }
 
-    /// A person has it tried again.
+    /// It is about to be sent again without knowing.
+    pub fn resend(&mut self) -> Event {
+        self.resends += 1;
+        Event::Resent
+    }
+
+    /// A person has it tried again, with a clean slate; what may have arrived is still asked for first.
     pub fn retry(&mut self) -> Result<Event, NotPossible> {
         match self.state {
             DeliveryState::Parked | DeliveryState::Waiting | DeliveryState::Cancelled => {
                 self.to(DeliveryState::Pending);
-                self.problem = None;
+                (self.refusals, self.resends, self.problem) = (0, 0, None);
                 Ok(Event::Retried)
             }
             _ => Err(NotPossible),

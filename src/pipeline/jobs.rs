@@ -5,6 +5,7 @@
 //! result that lies there already counts.
 
 use super::work::JobId;
+use crate::config::Destination;
 use crate::delivery;
 use crate::dicom::SeriesKey;
 use crate::fault::{Code, Fault};
@@ -103,8 +104,9 @@ impl Jobs {
     }
 
     /// Its result is published.
-    pub fn finish(&mut self, job: JobId, result: Published) {
-        self.end(job, |c| Change::Finish { token: c.token, result, destinations: Vec::new() });
+    pub fn finish(&mut self, job: JobId, ended: Finished) {
+        let Finished { result, destinations, doubtful } = ended;
+        self.end(job, |c| Change::Finish { token: c.token, result, destinations, doubtful });
     }
 
     /// It can not be done.
@@ -216,12 +218,24 @@ pub fn problem(fault: &Fault) -> Problem {
     Problem { code: fault.code.name().into(), detail: fault.detail.clone() }
 }
 
-/// The result in a folder, as its manifest tells.
-pub fn published(dir: &Path) -> Result<Published, Fault> {
+/// A published result, and who is to get it.
+pub struct Finished {
+    /// The result.
+    pub result: Published,
+    /// Names of destinations.
+    pub destinations: Vec<String>,
+    /// It was there before this job published it, so a destination may have it from an earlier life of the ledger.
+    pub doubtful: bool,
+}
+
+/// The result in a folder, as its manifest tells, and which of the destinations get it.
+pub fn finished(dir: &Path, destinations: &[Destination], doubtful: bool) -> Result<Finished, Fault> {
     let manifest = delivery::published(dir)?;
     // It was there a moment ago.
     let manifest = manifest.ok_or_else(|| Fault::new(Code::DiskUnreadable, "The manifest of the published result is gone."))?;
+    let destinations = delivery::recipients(destinations, &manifest);
     let objects = manifest.outputs.into_iter().map(|o| Object { file: o.file, bytes: o.bytes, sha256: o.sha256 });
     let folder = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Published { folder, identity: manifest.identity, objects: objects.collect() })
+    let result = Published { folder, identity: manifest.identity, objects: objects.collect() };
+    Ok(Finished { result, destinations, doubtful })
 }

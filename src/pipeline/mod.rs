@@ -8,6 +8,7 @@ pub mod control;
 mod engine;
 mod estimate;
 mod jobs;
+pub mod outbox;
 pub mod reconcile;
 mod service;
 mod stages;

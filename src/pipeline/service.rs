@@ -12,7 +12,8 @@ pub use reload::Reload;
 
 use super::board::Seat;
 use super::choice::{Choice, Chosen};
-use super::jobs::{Jobs, PAUSE_FIRST, published};
+use super::jobs::{Jobs, PAUSE_FIRST, finished};
+use super::outbox::Outbox;
 use super::stages::Order;
 use super::street::{End, Outcome, Street};
 use super::work::JobId;
@@ -91,6 +92,7 @@ pub struct Service {
     doors: Option<Doors>,
     notifier: Notifier,
     seat: Arc<Seat>,
+    outbox: Outbox,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
@@ -114,6 +116,8 @@ pub struct ServicePlan {
     pub owner: String,
     /// Rings when a person's command has changed the ledger.
     pub commands: Receiver<()>,
+    /// Who delivers results.
+    pub outbox: Outbox,
     /// The configuration.
     pub config: Config,
     /// Where it came from, and who asks to read it again; none when it stays as it is.
@@ -159,6 +163,7 @@ impl Service {
             ledger,
             owner,
             commands,
+            outbox,
             config,
             reload,
             doors,
@@ -215,6 +220,7 @@ impl Service {
             doors,
             notifier,
             seat,
+            outbox,
             clock,
             metrics,
             shutdown,
@@ -392,6 +398,7 @@ impl Service {
             self.street.give_up(job);
         }
         self.jobs.count();
+        self.outbox.hurry();
         self.next_claim = Some(self.clock.monotonic());
     }
 
@@ -405,14 +412,15 @@ impl Service {
         let Some(claimed) = self.jobs.claimed(job) else { return Ok(()) };
         let series = keyed_hash(&claimed.series.series);
         let end = end.and_then(|end| match end {
-            End::Published(receipt) => Ok((true, published(&receipt.dir)?)),
-            End::AlreadyPublished(folder) => Ok((false, published(&folder)?)),
+            End::Published(receipt) => Ok((true, finished(&receipt.dir, self.outbox.destinations(), false)?)),
+            End::AlreadyPublished(folder) => Ok((false, finished(&folder, self.outbox.destinations(), true)?)),
         });
         match end {
-            Ok((new, result)) => {
+            Ok((new, ended)) => {
                 let seconds = (times.iter().map(|(_, time)| time.as_secs_f64()).sum::<f64>() * 10.0).round() / 10.0;
-                let folder = result.folder.clone();
-                self.jobs.finish(job, result);
+                let folder = ended.result.folder.clone();
+                self.jobs.finish(job, ended);
+                self.outbox.ring();
                 tracing::info!(%job, series, folder, seconds, "{}", if new { "published" } else { "has its result already" });
             }
             Err(fault) => return self.failed(job, &series, fault),
@@ -484,6 +492,8 @@ impl Service {
         }
         self.street.join();
         self.jobs.tell();
+        self.shutdown.drain();
+        self.outbox.join(&*self.clock, self.config.drain.0, &self.shutdown);
         tracing::info!("ended");
         fatal.map_or(Ok(()), Err)
     }

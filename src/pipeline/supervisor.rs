@@ -94,7 +94,8 @@ impl Watch {
         }
         let is_late = |who: &(Post, Option<JobId>, Instant)| late.iter().any(|beat| (beat.post, beat.job, beat.since) == *who);
         self.told.retain(is_late);
-        if late.is_empty() && notifier.watchdog().is_some() {
+        // A destination that hangs (a mount whose server is gone) is no reason to end the work of all others.
+        if late.iter().all(|beat| beat.post == Post::Outbox) && notifier.watchdog().is_some() {
             notifier.alive();
         }
         let status = status(metrics, &late);

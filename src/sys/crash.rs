@@ -63,6 +63,10 @@ points! {
     OutcomeTold = "outcome.told",
     /// Its outcome is taken, not written into the ledger.
     OutcomeTaken = "outcome.taken",
+    /// A delivery is claimed; nothing is sent.
+    DeliveryClaimed = "delivery.claimed",
+    /// Its end is known, not written into the ledger.
+    DeliveryEnded = "delivery.ended",
     /// The lock of the ledger is taken, nothing is read.
     LedgerLocked = "ledger.locked",
     /// The tables are there; running jobs are not put back.

@@ -4,6 +4,10 @@
 //! sets only, and every counter and histogram is there at zero from the start, so that rates and alerts work before the
 //! first event.
 
+mod delivery;
+
+pub use delivery::{Attempt, DeliveryMetrics};
+
 use super::names::{Evidence, JobState, Post, Stage};
 use crate::fault::Code;
 use prometheus::core::Collector;
@@ -150,6 +154,8 @@ pub struct Metrics {
     device_busy_seconds: CounterVec,
     windows: IntCounter,
     voxels: IntCounter,
+    /// What goes to destinations.
+    pub delivery: DeliveryMetrics,
     faults: IntCounterVec,
     panics: IntCounterVec,
     stalls: IntCounterVec,
@@ -258,6 +264,7 @@ impl Metrics {
             )?,
             windows: register(&r, IntCounter::new("infer_patches_total", "Windows that went through the network."))?,
             voxels: register(&r, IntCounter::new("infer_voxels_total", "Voxels that were labelled."))?,
+            delivery: DeliveryMetrics::new(&r)?,
             faults: zeroed(&r, "faults_total", "Failures, by code.", "code", codes())?,
             stalls: zeroed(
                 &r,

@@ -38,12 +38,14 @@ pub enum Post {
     Intake,
     /// A stage of the street.
     Stage(Stage),
+    /// A result is brought to a destination.
+    Outbox,
 }
 
 impl Post {
     /// Every post.
     pub fn all() -> impl Iterator<Item = Post> {
-        std::iter::once(Post::Intake).chain(Stage::ALL.into_iter().map(Post::Stage))
+        [Post::Intake, Post::Outbox].into_iter().chain(Stage::ALL.into_iter().map(Post::Stage))
     }
 
     /// As labels say it.
@@ -51,6 +53,7 @@ impl Post {
         match self {
             Post::Intake => "intake",
             Post::Stage(stage) => stage.name(),
+            Post::Outbox => "outbox",
         }
     }
 }

@@ -1,4 +1,9 @@
-//! Publication into a folder: whole or not at all, the first bytes win, nothing half-written stays.
+//! Publication into a folder: whole or not at all, the first bytes win, nothing half-written stays. And the way of results to others.
+
+mod dimse;
+mod office;
+mod scp;
+mod whole;
 
 use crate::seg_object::phantom::{Grid, blobs, generation, label_map, request, series, table, volume};
 use std::collections::BTreeMap;

@@ -106,17 +106,21 @@ fn people_see_and_change_jobs_without_a_daemon() {
     let token = ledger.claim(&lease).expect("asked").expect("a job").token;
     let object = Object { file: "seg.dcm".into(), bytes: 3, sha256: "0".repeat(64) };
     let result = Published { folder: "0123abcd".into(), identity: "i".into(), objects: vec![object] };
-    ledger.commit(vec![Change::Finish { token, result, destinations: vec!["pacs".into()] }]).expect("durable");
+    ledger.commit(vec![Change::Finish { token, result, destinations: vec!["pacs".into()], doubtful: false }]).expect("durable");
     ledger.close().expect("closed");
 
     let listed = place.json("jobs-list", 0, &["jobs", "list"]);
-    assert_eq!((listed["jobs"].as_array().map(Vec::len), &listed["counts"]["done"]), (Some(1), &1.into()));
+    assert_eq!((listed["jobs"].as_array().map(Vec::len), &listed["counts"]["done"]), (Some(2), &1.into()));
+    // The second is done, but not delivered.
+    assert_eq!((&listed["jobs"][1]["state"], &listed["jobs"][1]["deliveries"][0]["state"]), (&"done".into(), &"pending".into()));
     assert_eq!(place.json("jobs-list", 0, &["jobs", "list", "--all"])["jobs"].as_array().map(Vec::len), Some(2));
     assert_eq!(place.json("jobs-list", 0, &["jobs", "list", "--state", "done,queued"])["jobs"][0]["id"], 2);
     let shown = place.json("jobs-show", 0, &["jobs", "show", "2"]);
     assert_eq!((&shown["objects"][0]["file"], &shown["deliveries"][0]["state"]), (&"seg.dcm".into(), &"pending".into()));
     let explained = place.json("jobs-explain", 0, &["jobs", "explain", "1"]);
     assert!(explained["jobs"][0]["action"].as_str().expect("words").contains("host_memory"));
+    let delivery = place.json("jobs-explain", 0, &["jobs", "explain", "2"])["jobs"][0]["deliveries"][0].clone();
+    assert_eq!((&delivery["destination"], &delivery["attempts"]), (&"pacs".into(), &0.into()));
     let explained = place.json("jobs-explain", 0, &["jobs", "explain", "1.2.3.3"]);
     assert_eq!(
         (&explained["series"][0]["refusals"][0]["code"], explained["jobs"].as_array().map(Vec::len)),

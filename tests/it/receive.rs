@@ -2,7 +2,7 @@
 //!
 //! The daemon runs in this process with a scripted engine and a clock that is moved by hand; sockets, disk and codecs are real.
 
-mod dimse;
+pub mod dimse;
 mod peers;
 mod program;
 mod stow;

@@ -60,6 +60,7 @@ impl World {
         let dir = tempfile::tempdir().expect("folder");
         std::fs::create_dir(dir.path().join("incoming")).expect("folder");
         std::fs::create_dir(dir.path().join("to-send")).expect("folder");
+        std::fs::create_dir(dir.path().join("delivered")).expect("folder");
         let storescu = std::env::var_os("PATH")
             .and_then(|path| std::env::split_paths(&path).map(|d| d.join("storescu")).find(|p| p.is_file()))
             .filter(|_| program == Program::Scripted);
@@ -89,7 +90,8 @@ impl World {
         format!(
             "state = \"state\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"100 ms\"\nrescan = \"200 ms\"\nmin_slices = {SLICES}\n\
              [jobs]\nsuspect_after = {}\npark_after = {}\n[dimse]\n{listen}\n[spool]\npath = \"spool\"\nmin_free = \"1 MiB\"\n\
-             [model]\npath = \"{}\"\n[output]\npath = \"results\"\nformats = [\"seg\"]\n[http]\nlisten = \"{}\"\n",
+             [model]\npath = \"{}\"\n[output]\npath = \"results\"\nformats = [\"seg\"]\n[[destination]]\nname = \"archive\"\n\
+             kind = \"folder\"\naccepts = \"research\"\npath = \"delivered\"\n[http]\nlisten = \"{}\"\n",
             self.limits.0,
             self.limits.1,
             model.display(),
@@ -211,6 +213,11 @@ impl World {
         self.count(&[State::Parked])
     }
 
+    /// Results that the destination has not.
+    fn undelivered(&self) -> u64 {
+        self.reader().and_then(|reader| reader.outbox().ok()).map_or(0, |all| all.iter().map(|o| o.open + o.parked).sum())
+    }
+
     pub fn open_jobs(&self) -> usize {
         self.count(&[State::Queued, State::Running, State::Waiting])
     }
@@ -223,7 +230,11 @@ impl World {
         loop {
             assert!(!running.dies_within(Duration::from_millis(100)), "died\n{}", self.log());
             let sent = self.to_send.iter().all(|n| self.acknowledged.lock().expect("list").contains(n));
-            if sent && running.is_ready() && self.count(&[State::Done]) >= self.expected().len() && self.open_jobs() == 0 {
+            if sent
+                && running.is_ready()
+                && self.count(&[State::Done]) >= self.expected().len()
+                && self.open_jobs() + self.undelivered() as usize == 0
+            {
                 break;
             }
             assert!(watch.seconds() < 240.0, "not done in time: {}\n{}", self.tally(), self.log());
@@ -268,6 +279,19 @@ impl World {
             .filter(|e| e.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().starts_with('.')));
         assert_eq!(hidden.count(), 0, "left in the output folder");
 
+        // The destination has the same files, once each.
+        let delivered = |folder: &str| self.path("delivered").join(folder);
+        let names = |folder: &Path| -> BTreeSet<String> {
+            let entries = std::fs::read_dir(folder).expect("folder").map(|e| e.expect("entry").file_name().to_string_lossy().into_owned());
+            entries.collect()
+        };
+        assert_eq!(names(&self.path("delivered")), self.seen.keys().cloned().collect());
+        for folder in self.seen.keys() {
+            assert_eq!(names(&delivered(folder)), BTreeSet::from(["manifest.json".to_string(), "seg.dcm".to_string()]));
+            let digest = |path: PathBuf| file_digest(&path.join("seg.dcm")).expect("file");
+            assert_eq!(digest(delivered(folder)), digest(results.join(folder)), "{folder}");
+        }
+
         // The ledger says the same, byte for byte, and nobody helped.
         let reader = self.reader().expect("a ledger");
         reader.check().expect("sound");
@@ -288,8 +312,10 @@ impl World {
             let journal = ledger.journal(Some(job.id)).expect("read");
             use stunetd::ledger::Event;
             assert!(!journal.iter().any(|e| matches!(e.event, Event::Retried | Event::Cancelled)), "a person helped");
-            let finished = journal.iter().filter(|e| e.event == Event::Finished).count();
-            assert_eq!(finished, usize::from(job.progress.state == State::Done), "{journal:?}");
+            let finished =
+                |delivery: bool| journal.iter().filter(|e| e.event == Event::Finished && e.destination.is_some() == delivery).count();
+            let done = usize::from(job.progress.state == State::Done);
+            assert_eq!((finished(false), finished(true)), (done, done), "{journal:?}");
         }
     }
 

@@ -54,10 +54,10 @@ impl Desk<'_> {
         match change {
             Change::Receive(received) => self.receive(&received),
             Change::Close(closing) => self.close(closing),
-            Change::Finish { token, result, destinations } => {
+            Change::Finish { token, result, destinations, doubtful } => {
                 let mut job = self.held(token)?;
                 let who = owner(&job.progress);
-                self.publish(&mut job, result, Progress::finish, &who, &destinations, false)
+                self.publish(&mut job, result, Progress::finish, &who, &destinations, doubtful)
             }
             Change::Postpone { token, pause, problem } => {
                 let until = self.now.plus(pause);
@@ -83,7 +83,9 @@ impl Desk<'_> {
                 let event = job.progress.reopen(line, problem).map_err(|_| wrong(&job, "making it again"))?;
                 self.store(&job, before, event, &who)
             }
-            Change::Delivered { .. } | Change::PostponeDelivery { .. } | Change::ParkDelivery { .. } => self.apply_to_delivery(change),
+            Change::Delivered { .. } | Change::PostponeDelivery { .. } | Change::Resend { .. } | Change::ParkDelivery { .. } => {
+                self.apply_to_delivery(change)
+            }
             Change::Verified => {
                 self.run("UPDATE counters SET value = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'journal'), 0) WHERE name = 'verified'", []).map(|_| ())
             }

@@ -46,11 +46,12 @@ impl Desk<'_> {
     pub fn apply_to_delivery(&self, change: Change) -> Result<(), LedgerError> {
         let (token, step): (Token, Step) = match change {
             Change::Delivered { token, warning } => (token, Box::new(|d| d.deliver(warning))),
-            Change::PostponeDelivery { token, pause, doubtful, problem } => {
+            Change::PostponeDelivery { token, pause, doubtful, refused, problem } => {
                 let until = self.now.plus(pause);
-                (token, Box::new(move |d| d.postpone(until, doubtful, problem)))
+                (token, Box::new(move |d| d.postpone(until, doubtful, refused, problem)))
             }
-            Change::ParkDelivery { token, problem } => (token, Box::new(|d| d.park(problem))),
+            Change::Resend { token } => (token, Box::new(Delivery::resend)),
+            Change::ParkDelivery { token, doubtful, problem } => (token, Box::new(move |d| d.park(doubtful, problem))),
             other => return Err(LedgerError::Bug(format!("{other:?} is not about a delivery"))),
         };
         let found = self.maybe(&format!("{} WHERE token = ?1", rows::DELIVERY), [token], rows::delivery)?;
@@ -112,7 +113,7 @@ impl Desk<'_> {
         let (before, after) = (Some(before.name()), Some(d.state.name()));
         self.note(Note { job: Some(d.job), destination: Some(&d.destination), before, after, problem, ..Note::of(event, who) })?;
         let update = "UPDATE outbox SET state = ?2, attempts = ?3, doubtful = ?4, not_before = ?5, owner = ?6, token = ?7, until = ?8, code = ?9, \
-                      detail = ?10, changed = ?11 WHERE id = ?1";
+                      detail = ?10, changed = ?11, refusals = ?12, resends = ?13 WHERE id = ?1";
         let values = params![
             d.id,
             d.state,
@@ -124,7 +125,9 @@ impl Desk<'_> {
             held.map(|h| h.until),
             problem.map(|p| &p.code),
             problem.map(|p| short(&p.detail)),
-            self.date
+            self.date,
+            d.refusals,
+            d.resends
         ];
         self.run(update, values).map(|_| ())
     }

@@ -11,7 +11,7 @@ use crate::ledger::change::{Change, Claim, DeliveryClaim, Lease};
 use crate::ledger::contract::{Ledger, Limits, Opening, Reader, Which};
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::{Event, State};
-use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Received, Seq, SeriesRecord, Token};
+use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token};
 use crate::sys::clock::Clock;
 use crate::sys::crash::{self, Point};
 use crate::sys::durable;
@@ -279,6 +279,9 @@ impl Reader for SqliteLedger {
     }
     fn deliveries(&self, job: JobId) -> Result<Vec<Delivery>, LedgerError> {
         self.reader.deliveries(job)
+    }
+    fn outbox(&self) -> Result<Vec<Outbox>, LedgerError> {
+        self.reader.outbox()
     }
     fn journal(&self, job: Option<JobId>) -> Result<Vec<Entry>, LedgerError> {
         self.reader.journal(job)

@@ -7,7 +7,7 @@ use crate::dicom::SeriesKey;
 use crate::ledger::contract::{Reader, Which};
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::State;
-use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Problem, Received, SeriesRecord};
+use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Problem, Received, SeriesRecord};
 use crate::sys::clock::Clock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, ToSql, params};
 use std::path::{Path, PathBuf};
@@ -83,7 +83,9 @@ impl Reader for SqliteReader {
         if !which.states.is_empty() {
             // The names are our own words.
             let names: Vec<String> = which.states.iter().map(|s| format!("'{s}'")).collect();
-            query += &format!(" AND j.state IN ({})", names.join(", "));
+            let undelivered =
+                "OR EXISTS (SELECT 1 FROM outbox o WHERE o.job_id = j.id AND o.state IN ('pending', 'sending', 'waiting', 'parked'))";
+            query += &format!(" AND (j.state IN ({}) {})", names.join(", "), if which.undelivered { undelivered } else { "" });
         }
         if let Some(uid) = &which.uid {
             query += " AND (s.series_uid = ?3 OR s.study_uid = ?3)";
@@ -118,6 +120,23 @@ impl Reader for SqliteReader {
 
     fn deliveries(&self, job: JobId) -> Result<Vec<Delivery>, LedgerError> {
         self.list(&format!("{} WHERE job_id = ?1 ORDER BY id", rows::DELIVERY), [job], rows::delivery)
+    }
+
+    fn outbox(&self) -> Result<Vec<Outbox>, LedgerError> {
+        let query = "SELECT destination, count(*) FILTER (WHERE state <> 'parked'), count(*) FILTER (WHERE state = 'parked'), \
+                     min(created) FILTER (WHERE state <> 'parked'), min(coalesce(not_before, 0)) FILTER (WHERE state IN ('pending', 'waiting')) \
+                     FROM outbox WHERE state IN ('pending', 'sending', 'waiting', 'parked') GROUP BY destination ORDER BY destination";
+        let (date, now) = (self.now(), self.time.now());
+        self.list(query, [], |row| {
+            let (created, due): (Option<Moment>, Option<Moment>) = (row.get(3)?, row.get(4)?);
+            Ok(Outbox {
+                destination: row.get(0)?,
+                open: row.get::<_, Count>(1)?.0,
+                parked: row.get::<_, Count>(2)?.0,
+                oldest: created.map_or(Duration::ZERO, |at| date.since(at)),
+                due: due.map(|at| at.since(now)),
+            })
+        })
     }
 
     fn journal(&self, job: Option<JobId>) -> Result<Vec<Entry>, LedgerError> {

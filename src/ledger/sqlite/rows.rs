@@ -131,7 +131,7 @@ pub fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
 
 /// The columns that [`delivery`] reads, and where from.
 pub const DELIVERY: &str = "SELECT id, job_id, destination, state, attempts, doubtful, not_before, owner, token, until, code, detail, created, \
-    changed FROM outbox";
+    changed, refusals, resends FROM outbox";
 
 /// A delivery.
 pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
@@ -147,6 +147,8 @@ pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         problem: problem(row.get(10)?, row.get(11)?),
         created: row.get(12)?,
         changed: row.get(13)?,
+        refusals: row.get(14)?,
+        resends: row.get(15)?,
     })
 }
 

@@ -12,6 +12,10 @@ pub const STEPS: &[&str] = &[
     "ALTER TABLE series ADD COLUMN print TEXT;",
     // The rule that chose a job's volume.
     "ALTER TABLE jobs ADD COLUMN rule TEXT;",
+    // How often a destination said no, and how often something was sent again without knowing.
+    "ALTER TABLE outbox ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE outbox ADD COLUMN resends INTEGER NOT NULL DEFAULT 0;
+     CREATE INDEX outbox_open ON outbox (destination) WHERE state IN ('pending', 'sending', 'waiting', 'parked');",
 ];
 
 /// Brings the tables to the latest version. Before the tables of an older version are touched, a copy of the file is made beside it;

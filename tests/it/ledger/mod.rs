@@ -134,7 +134,8 @@ pub fn problem(code: &str) -> Problem {
 }
 
 pub fn finish(token: Token, destinations: &[&str]) -> Change {
-    Change::Finish { token, result: result("r"), destinations: destinations.iter().map(|d| d.to_string()).collect() }
+    let destinations = destinations.iter().map(|d| d.to_string()).collect();
+    Change::Finish { token, result: result("r"), destinations, doubtful: false }
 }
 
 pub fn state(ledger: &dyn Ledger, job: u64) -> State {

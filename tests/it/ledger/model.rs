@@ -132,6 +132,11 @@ impl Tables {
         self.outbox.insert(id, d);
     }
 
+    fn waits_for_delivery(&self, job: JobId) -> bool {
+        use DeliveryState::*;
+        self.outbox.values().any(|d| d.job == job && !matches!(d.state, Delivered | Cancelled))
+    }
+
     fn next_line(&mut self) -> u64 {
         self.line += 1;
         self.line
@@ -208,6 +213,8 @@ impl Tables {
                 state: DeliveryState::Pending,
                 attempts: 0,
                 doubtful,
+                refusals: 0,
+                resends: 0,
                 not_before: None,
                 held: None,
                 problem: None,
@@ -226,7 +233,7 @@ impl Tables {
             self.change_delivery(now, *id, event, who, |d| {
                 d.state = to;
                 if event == Event::Retried {
-                    d.problem = None;
+                    (d.problem, d.refusals, d.resends) = (None, 0, 0);
                 }
             });
         }
@@ -330,9 +337,9 @@ impl Tables {
                 Ok(())
             }
             Change::Close(closing) => self.close(now, closing),
-            Change::Finish { token, result, destinations } => {
+            Change::Finish { token, result, destinations, doubtful } => {
                 let (id, who) = self.holder(token)?;
-                self.publish(now, id, (Event::Finished, &who), result, &destinations, false);
+                self.publish(now, id, (Event::Finished, &who), result, &destinations, doubtful);
                 Ok(())
             }
             Change::Postpone { token, pause, problem } => {
@@ -411,17 +418,25 @@ impl Tables {
                 });
                 Ok(())
             }
-            Change::PostponeDelivery { token, pause, doubtful, problem } => {
+            Change::PostponeDelivery { token, pause, doubtful, refused, problem } => {
                 let (id, who) = self.sender(token)?;
                 self.change_delivery(now, id, Event::Postponed, &who, |d| {
                     (d.state, d.not_before, d.problem) = (DeliveryState::Waiting, Some(now.deadline.plus(pause)), Some(problem));
                     d.doubtful = d.doubtful || doubtful;
+                    d.refusals += u32::from(refused);
                 });
                 Ok(())
             }
-            Change::ParkDelivery { token, problem } => {
+            Change::Resend { token } => {
                 let (id, who) = self.sender(token)?;
-                self.change_delivery(now, id, Event::Parked, &who, |d| (d.state, d.problem) = (DeliveryState::Parked, Some(problem)));
+                self.change_delivery(now, id, Event::Resent, &who, |d| d.resends += 1);
+                Ok(())
+            }
+            Change::ParkDelivery { token, doubtful, problem } => {
+                let (id, who) = self.sender(token)?;
+                self.change_delivery(now, id, Event::Parked, &who, |d| {
+                    (d.state, d.problem, d.doubtful) = (DeliveryState::Parked, Some(problem), d.doubtful || doubtful)
+                });
                 Ok(())
             }
             Change::Verified => {
@@ -488,7 +503,7 @@ impl Reader for Model {
     fn jobs(&self, which: &Which) -> Result<Vec<Job>, LedgerError> {
         let tables = self.lock();
         let fits = |j: &&Job| {
-            (which.states.is_empty() || which.states.contains(&j.progress.state))
+            (which.states.is_empty() || which.states.contains(&j.progress.state) || (which.undelivered && tables.waits_for_delivery(j.id)))
                 && which.uid.as_ref().is_none_or(|uid| j.series.series == *uid || j.series.study == *uid)
                 && which.after.is_none_or(|after| j.id > after)
         };
@@ -516,6 +531,27 @@ impl Reader for Model {
 
     fn deliveries(&self, job: JobId) -> Result<Vec<Delivery>, LedgerError> {
         Ok(self.lock().outbox.values().filter(|d| d.job == job).cloned().collect())
+    }
+
+    fn outbox(&self) -> Result<Vec<Outbox>, LedgerError> {
+        use DeliveryState::*;
+        let (date, deadline, tables) = (self.now(), self.times().deadline, self.lock());
+        let mut all = BTreeMap::new();
+        for d in tables.outbox.values().filter(|d| !matches!(d.state, Delivered | Cancelled)) {
+            let nothing = Outbox { destination: d.destination.clone(), open: 0, parked: 0, oldest: Duration::ZERO, due: None };
+            let one = all.entry(d.destination.clone()).or_insert(nothing);
+            if d.state == Parked {
+                one.parked += 1;
+                continue;
+            }
+            one.open += 1;
+            one.oldest = one.oldest.max(date.since(d.created));
+            if d.state != Sending {
+                let due = d.not_before.map_or(Duration::ZERO, |at| at.since(deadline));
+                one.due = Some(one.due.map_or(due, |other| other.min(due)));
+            }
+        }
+        Ok(all.into_values().collect())
     }
 
     fn journal(&self, job: Option<JobId>) -> Result<Vec<Entry>, LedgerError> {

@@ -30,8 +30,9 @@ enum Wish {
     Cancel(u8),
     Reopen(u8),
     Delivered(usize, bool),
-    PostponeDelivery(usize, u32, bool),
-    ParkDelivery(usize),
+    PostponeDelivery(usize, u32, bool, bool),
+    Resend(usize),
+    ParkDelivery(usize, bool),
     Verified,
     Forget(u8),
     ForgetJournal(u32),
@@ -52,8 +53,9 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => (0u8..12).prop_map(Wish::Cancel),
         1 => (0u8..12).prop_map(Wish::Reopen),
         2 => (token(), any::<bool>()).prop_map(|(t, w)| Wish::Delivered(t, w)),
-        1 => (token(), 0u32..100_000, any::<bool>()).prop_map(|(t, p, d)| Wish::PostponeDelivery(t, p, d)),
-        1 => token().prop_map(Wish::ParkDelivery),
+        1 => (token(), 0u32..100_000, any::<bool>(), any::<bool>()).prop_map(|(t, p, d, r)| Wish::PostponeDelivery(t, p, d, r)),
+        1 => token().prop_map(Wish::Resend),
+        1 => (token(), any::<bool>()).prop_map(|(t, d)| Wish::ParkDelivery(t, d)),
         1 => Just(Wish::Verified),
         1 => (0u8..12).prop_map(Wish::Forget),
         1 => (0u32..200_000).prop_map(Wish::ForgetJournal),
@@ -123,17 +125,24 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
         Wish::Cancel(n) => Change::Cancel { job: job(n), who: who() },
         Wish::Reopen(n) => Change::Reopen { job: job(n), who: who(), problem: problem() },
         Wish::Delivered(t, warning) => Change::Delivered { token: given.token(*t), warning: warning.then(problem) },
-        Wish::PostponeDelivery(t, ms, doubtful) => Change::PostponeDelivery {
+        Wish::PostponeDelivery(t, ms, doubtful, refused) => Change::PostponeDelivery {
             token: given.token(*t),
             pause: Duration::from_millis((*ms).into()),
             doubtful: *doubtful,
+            refused: *refused,
             problem: problem(),
         },
-        Wish::ParkDelivery(t) => Change::ParkDelivery { token: given.token(*t), problem: problem() },
+        Wish::Resend(t) => Change::Resend { token: given.token(*t) },
+        Wish::ParkDelivery(t, doubtful) => Change::ParkDelivery { token: given.token(*t), doubtful: *doubtful, problem: problem() },
         Wish::Verified => Change::Verified,
         Wish::Forget(n) => Change::Forget { job: job(n) },
         Wish::ForgetJournal(ms) => Change::ForgetJournal { before: Moment(now.0 - i64::from(*ms)) },
     }
+}
+
+fn undelivered(ledger: &dyn Ledger) -> Vec<JobId> {
+    let which = Which { states: vec![State::Parked], undelivered: true, ..Which::default() };
+    ledger.jobs(&which).expect("read").into_iter().map(|job| job.id).collect()
 }
 
 /// Everything that can be read.
@@ -152,6 +161,7 @@ fn all(ledger: &dyn Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
     let rest = (
         ledger.counts().expect("read"),
         (ledger.next_due().expect("read"), ledger.oldest().expect("read")),
+        (ledger.outbox().expect("read"), undelivered(ledger)),
         ledger.unverified().expect("read"),
     );
     let own: Vec<_> = ledger.journal(None).expect("read").into_iter().map(|e| (e.event, e.at)).collect();

@@ -178,7 +178,7 @@ mod told {
             Change::Outdate { token: old },
             Change::Pin { token: old, model: "other".into() },
             Change::Delivered { token: old, warning: None },
-            Change::ParkDelivery { token: old, problem: why },
+            Change::ParkDelivery { token: old, doubtful: true, problem: why },
         ] {
             assert_eq!(ledger.commit(vec![change]), Err(LedgerError::Stale(old)));
         }
@@ -340,15 +340,22 @@ mod told {
         ledger.commit(vec![Change::Delivered { token: again.token, warning: warning.clone() }]).expect("durable");
         let pause = Duration::from_secs(5);
         let second = next(&*ledger, "pacs").expect("one");
-        let late = Change::PostponeDelivery { token: second.token, pause, doubtful: false, problem: problem("delivery.down") };
+        let late =
+            Change::PostponeDelivery { token: second.token, pause, doubtful: false, refused: true, problem: problem("delivery.down") };
         ledger.commit(vec![late]).expect("durable");
         assert_eq!(next(&*ledger, "pacs"), None);
         site.clock().advance(pause);
         let second = next(&*ledger, "pacs").expect("one");
-        ledger.commit(vec![Change::ParkDelivery { token: second.token, problem: problem("delivery.refused") }]).expect("durable");
+        ledger.commit(vec![Change::Resend { token: second.token }]).expect("durable");
+        let counted = &ledger.deliveries(JobId(2)).expect("read")[0];
+        assert_eq!((counted.refusals, counted.resends, counted.state), (1, 1, DeliveryState::Sending));
+        ledger
+            .commit(vec![Change::ParkDelivery { token: second.token, doubtful: false, problem: problem("delivery.refused") }])
+            .expect("durable");
         assert_eq!(next(&*ledger, "pacs"), None);
         ledger.commit(vec![Change::Retry { job: JobId(2), who: "anna".into() }]).expect("durable");
-        assert_eq!(next(&*ledger, "pacs").expect("one").delivery.attempts, 4);
+        let again = next(&*ledger, "pacs").expect("one").delivery;
+        assert_eq!((again.attempts, again.refusals, again.resends), (4, 0, 0));
         let first = &ledger.deliveries(JobId(1)).expect("read")[0];
         assert_eq!((first.state, first.doubtful, &first.problem), (DeliveryState::Delivered, false, &warning));
         // What is being sent is not called back; the rest is.

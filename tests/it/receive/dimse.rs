@@ -331,7 +331,7 @@ fn without_room_nothing_is_taken_and_too_large_is_too_large() {
 }
 
 /// A certificate authority of our own, and a certificate for each name.
-fn certificates(folder: &Path, names: &[&str]) {
+pub fn certificates(folder: &Path, names: &[&str]) {
     let openssl = |arguments: &[&str]| {
         let out = Command::new("openssl").args(arguments).current_dir(folder).output().expect("openssl");
         assert!(out.status.success(), "{}", said(&out));

@@ -1,0 +1,129 @@
+//! What every way to a destination has in common: it is given a parcel, and says what became of it.
+
+use super::copy::Copy;
+use super::cstore::Cstore;
+use super::parcel::Parcel;
+use crate::config::{Accepts, Destination, DestinationKind};
+use crate::fault::{Code, Fault};
+use crate::models::Status;
+use crate::results::ResultManifest;
+
+/// A way to one destination.
+pub trait Transport: Send {
+    /// Brings a parcel there. What may be there already is asked about before it is sent again; where nobody can tell, the clerk is told
+    /// before it is sent once more.
+    fn deliver(&mut self, parcel: &Parcel, clerk: &mut dyn Clerk) -> Verdict;
+
+    /// Nothing more is to be sent for now: lets connections go.
+    fn rest(&mut self) {}
+}
+
+/// Who writes down what a transport does.
+pub trait Clerk {
+    /// It is about to be sent again although nobody can tell whether it is there. Returns once that is durable.
+    fn resend(&mut self) -> Result<(), Fault>;
+
+    /// Something moved.
+    fn moved(&mut self);
+}
+
+/// What became of a parcel.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is there.
+    Delivered {
+        /// How that is known.
+        confirmed: Confirmed,
+        /// What the destination said beside yes.
+        warning: Option<Fault>,
+    },
+    /// It is not, as far as is known.
+    Failed {
+        /// What may be done.
+        failure: Failure,
+        /// Something of it may be there nevertheless.
+        doubtful: bool,
+        /// Why.
+        fault: Fault,
+    },
+}
+
+/// How it is known that a destination has something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    /// It said so when it got it.
+    Status,
+    /// It was asked afterwards.
+    Query,
+}
+
+impl Confirmed {
+    /// Every way.
+    pub const ALL: [Confirmed; 2] = [Confirmed::Status, Confirmed::Query];
+
+    /// As metrics say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Confirmed::Status => "status",
+            Confirmed::Query => "query",
+        }
+    }
+}
+
+/// Of which kind a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The destination was not reached: tried again for ever.
+    Unreachable,
+    /// Not now: tried again for ever.
+    Passing,
+    /// Not now, and perhaps never: tried again some times.
+    Doubted,
+    /// No: parked after few tries.
+    Refused,
+    /// Nothing that trying again would change: parked.
+    Final,
+}
+
+impl Verdict {
+    /// A failure that leaves no doubt.
+    pub fn failed(failure: Failure, fault: Fault) -> Verdict {
+        Verdict::Failed { failure, doubtful: false, fault }
+    }
+
+    /// The same, when a part of the parcel is there for sure.
+    pub fn after(self, any_stored: bool) -> Verdict {
+        match self {
+            Verdict::Failed { failure, fault, .. } if any_stored => Verdict::Failed { failure, doubtful: true, fault },
+            other => other,
+        }
+    }
+
+    /// A fault on our side: of a result that is not what it was, of the ledger or a disk.
+    pub fn own(fault: Fault) -> Verdict {
+        use crate::fault::Class;
+        let failure = if fault.class == Class::Poison { Failure::Final } else { Failure::Passing };
+        Verdict::failed(failure, fault)
+    }
+}
+
+/// The way that the configuration names. A certificate that can not be used is `config.invalid`.
+pub fn open(destination: &Destination) -> Result<Box<dyn Transport>, Fault> {
+    Ok(match destination.kind {
+        DestinationKind::Folder => Box::new(Copy::new(destination)),
+        DestinationKind::Cstore => Box::new(Cstore::new(destination)?),
+    })
+}
+
+/// Names of the destinations that get a result.
+pub fn recipients(destinations: &[Destination], result: &ResultManifest) -> Vec<String> {
+    let accepts = |d: &&Destination| d.accepts == Accepts::Research || result.model.status == Status::Clinical;
+    let has = |d: &&Destination| d.formats.iter().any(|format| result.outputs.iter().any(|o| o.format == format.name()));
+    destinations.iter().filter(accepts).filter(has).map(|d| d.name.clone()).collect()
+}
+
+/// `delivery.unverified`: it may be there, and nobody can tell.
+pub fn unverified(why: &str) -> Verdict {
+    let fault = Fault::new(Code::DeliveryUnverified, why);
+    Verdict::Failed { failure: Failure::Final, doubtful: true, fault }
+}

@@ -1,0 +1,202 @@
+//! A storage SCP that does as it is told: statuses, a death in the middle of an association, a network that comes and goes.
+
+use dicom_ul::association::ServerAssociationOptions;
+use dicom_ul::pdu::{PDataValue, PDataValueType, Pdu, PresentationContextResultReason};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use stunetd::dicom::command::{CommandSet, CommandWriter, NO_DATA_SET, RESPONSE};
+use stunetd::dicom::query::{image_identifier, sop_instance_of};
+
+pub const SEG: &str = "1.2.840.10008.5.1.4.1.1.66.4";
+const FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
+
+/// What happens to the next object.
+#[derive(Clone, Copy, Debug)]
+pub enum Act {
+    /// It is answered with this status; kept when that says so.
+    Answer(u16),
+    /// The peer is gone after its first fragment.
+    DieDuring,
+    /// It is kept, and the peer is gone before it has said so.
+    DieAfter,
+}
+
+#[derive(Default)]
+pub struct State {
+    /// By SOP Instance UID: the digest of every data set that was kept.
+    pub kept: BTreeMap<String, Vec<[u8; 32]>>,
+    pub script: VecDeque<Act>,
+    /// Whether C-FIND is offered.
+    pub answers_queries: bool,
+    pub queries: u32,
+    pub associations: u32,
+    /// Everybody dies after so many more objects.
+    pub objects_left: Option<u32>,
+    open: Vec<TcpStream>,
+}
+
+/// The peer; gone when dropped.
+pub struct Scp {
+    pub port: u16,
+    state: Arc<Mutex<State>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Scp {
+    /// Not listening yet.
+    pub fn new(port: u16) -> Scp {
+        let state = State { answers_queries: true, ..State::default() };
+        Scp { port, state: Arc::new(Mutex::new(state)), listener: None }
+    }
+
+    pub fn listening(port: u16) -> Scp {
+        let mut scp = Scp::new(port);
+        scp.up();
+        scp
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn script(&self, acts: &[Act]) {
+        self.state().script.extend(acts);
+    }
+
+    /// How often each object was kept.
+    pub fn times_kept(&self) -> Vec<usize> {
+        self.state().kept.values().map(Vec::len).collect()
+    }
+
+    pub fn up(&mut self) {
+        let socket = TcpListener::bind(("127.0.0.1", self.port)).expect("the port is free");
+        let state = self.state.clone();
+        self.state().objects_left = None;
+        self.listener = Some(std::thread::spawn(move || {
+            for stream in socket.incoming() {
+                let stream = stream.expect("a connection");
+                // A connection to ourselves ends the listening.
+                if state.lock().expect("state").objects_left == Some(0) {
+                    return;
+                }
+                let state = state.clone();
+                std::thread::spawn(move || attend(stream, &state));
+            }
+        }));
+    }
+
+    /// Nobody listens any more, and open associations are cut.
+    pub fn down(&mut self) {
+        let Some(listener) = self.listener.take() else { return };
+        let open = {
+            let mut state = self.state();
+            state.objects_left = Some(0);
+            std::mem::take(&mut state.open)
+        };
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        listener.join().expect("the listener");
+        open.iter().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+    }
+}
+
+impl Drop for Scp {
+    fn drop(&mut self) {
+        self.down();
+    }
+}
+
+fn attend(stream: TcpStream, state: &Mutex<State>) {
+    let cut = stream.try_clone().expect("a socket");
+    let queries = {
+        let mut state = state.lock().expect("state");
+        state.associations += 1;
+        state.open.push(stream.try_clone().expect("a socket"));
+        state.answers_queries
+    };
+    let mut options = ServerAssociationOptions::new().accept_any().ae_title("PACS").with_abstract_syntax(SEG);
+    if queries {
+        options = options.with_abstract_syntax(FIND);
+    }
+    options = options.with_transfer_syntax("1.2.840.10008.1.2").with_transfer_syntax("1.2.840.10008.1.2.1");
+    let Ok(mut association) = options.establish(stream) else { return };
+    let accepted = association.presentation_contexts().iter().any(|c| c.reason == PresentationContextResultReason::Acceptance);
+    assert!(accepted, "something is accepted");
+    let (mut command, mut data) = (Vec::new(), Vec::new());
+    loop {
+        let values = match association.receive() {
+            Ok(Pdu::PData { data }) => data,
+            Ok(Pdu::ReleaseRQ) => return drop(association.send(&Pdu::ReleaseRP)),
+            _ => return,
+        };
+        for value in values {
+            let context = value.presentation_context_id;
+            let mut say = |response: Vec<u8>, identifier: Option<Vec<u8>>| {
+                let one = |value_type, data| PDataValue { presentation_context_id: context, value_type, is_last: true, data };
+                let mut sent = association.send(&Pdu::PData { data: vec![one(PDataValueType::Command, response)] });
+                if let (Ok(()), Some(identifier)) = (&sent, identifier) {
+                    sent = association.send(&Pdu::PData { data: vec![one(PDataValueType::Data, identifier)] });
+                }
+                sent.is_ok()
+            };
+            match value.value_type {
+                PDataValueType::Command => command.extend(value.data),
+                PDataValueType::Data => {
+                    data.extend(value.data);
+                    let request = CommandSet::read(&command).expect("a command");
+                    let (field, message) = (request.number(0x0100).expect("field"), request.number(0x0110).expect("message"));
+                    let class = request.text(0x0002).expect("class");
+                    let answer = |status: u16, data_set: u16| {
+                        let mut response = CommandWriter::default();
+                        response.uid(0x0002, &class).number(0x0100, field | RESPONSE).number(0x0120, message);
+                        response.number(0x0800, data_set).number(0x0900, status).bytes()
+                    };
+                    if field == 0x0020 && value.is_last {
+                        let instance = sop_instance_of(&data).expect("a UID").to_string();
+                        let found = {
+                            let mut state = state.lock().expect("state");
+                            state.queries += 1;
+                            state.kept.contains_key(&instance)
+                        };
+                        if found {
+                            say(answer(0xFF00, 1), Some(image_identifier("1.2", "1.2.3", &instance)));
+                        }
+                        say(answer(0x0000, NO_DATA_SET), None);
+                    } else if field == 0x0001 {
+                        let instance = request.text(0x1000).expect("instance");
+                        let mut state = state.lock().expect("state");
+                        if matches!(state.script.front(), Some(Act::DieDuring)) {
+                            state.script.pop_front();
+                            return drop(cut.shutdown(Shutdown::Both));
+                        }
+                        if !value.is_last {
+                            continue;
+                        }
+                        let act = match state.objects_left {
+                            Some(0) => return,
+                            Some(left) => {
+                                state.objects_left = Some(left - 1);
+                                if left == 1 { Act::DieAfter } else { Act::Answer(0) }
+                            }
+                            None => state.script.pop_front().unwrap_or(Act::Answer(0)),
+                        };
+                        let keep = matches!(act, Act::DieAfter | Act::Answer(0 | 0xB000..=0xBFFF));
+                        if keep {
+                            state.kept.entry(instance).or_default().push(Sha256::digest(&data).into());
+                        }
+                        match act {
+                            Act::Answer(status) => drop(say(answer(status, NO_DATA_SET), None)),
+                            _ => return drop(cut.shutdown(Shutdown::Both)),
+                        }
+                    }
+                    if value.is_last {
+                        command.clear();
+                        data.clear();
+                    }
+                }
+            }
+        }
+    }
+}
