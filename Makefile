@@ -51,6 +51,10 @@ bench-gpu: build ## the network alone and what users wait for, on a GPU: make be
 gpu-bundle: libtorch ## pack target/gpu/stunetd-gpu.tar.gz: tests and benches for a machine with a GPU and nothing else
 	@CARGO=$(CARGO) tools/gpu-bundle.sh
 
+.PHONY: deb
+deb: build ## the Debian package, tried after it was unpacked elsewhere (XZ=1: smaller, minutes)
+	@CARGO=$(CARGO) tools/deb.sh
+
 .PHONY: fuzz
 fuzz: libtorch ## run every fuzz target (SECONDS_EACH=600, TARGETS="header seg"); needs cargo-fuzz
 	@tools/fuzz.sh $(SECONDS_EACH) $(TARGETS)
