@@ -114,6 +114,8 @@ codes! {
     DiskFull, "disk.full", Retryable, "The disk is full.", "Free space; work goes on by itself.";
     DiskUnwritable, "disk.unwritable", Retryable, "A file or folder can not be written.", "Check the folder's permissions and mount.";
     DiskUnreadable, "disk.unreadable", Retryable, "A file can not be read.", "Check the file's permissions and mount.";
+    // ---- the daemon
+    DaemonNotRunning, "daemon.not_running", Retryable, "No daemon works with this state folder.", "Start it (`systemctl start stunetd`), or name its configuration with `--config`.";
     // ---- the ledger and its jobs
     LedgerInUse, "ledger.in_use", Fatal, "Another process works with the ledger.", "End the other daemon, or give this one a `state` folder of its own.";
     LedgerCorrupt, "ledger.corrupt", Fatal, "The ledger's file is damaged.", "Restore it from a backup, or run `stunetd doctor --repair`: it sets the file aside and begins anew from the folders.";

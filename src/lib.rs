@@ -20,4 +20,4 @@ pub mod telemetry;
 pub mod volume;
 pub mod web;
 
-pub use cli::serve::{Seams, serve as run};
+pub use cli::serve::{Seams, machine_space, serve as run};

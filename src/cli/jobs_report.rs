@@ -2,6 +2,7 @@
 
 use crate::fault::{Code, Fault};
 use crate::ledger::{Delivery, DeliveryState, Entry, Job, JobId, Moment, Object, Problem, Reader, SeriesRecord, State, Which};
+use crate::telemetry::words::age;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::time::Duration;
@@ -207,15 +208,5 @@ impl Explained {
         }
         parts.extend(self.jobs.iter().map(Whole::page));
         parts.join("\n")
-    }
-}
-
-/// A duration in the largest unit that says enough.
-fn age(time: Duration) -> String {
-    match time.as_secs() {
-        s @ 0..120 => format!("{s} s"),
-        s @ 120..7200 => format!("{} min", s / 60),
-        s @ 7200..172_800 => format!("{} h", s / 3600),
-        s => format!("{} d", s / 86_400),
     }
 }

@@ -22,6 +22,7 @@ mod report;
 mod segment;
 mod selection;
 pub mod serve;
+mod top;
 
 pub use report::{print_json, print_line};
 
@@ -52,6 +53,7 @@ enum Verb {
     Jobs(jobs::Args),
     CheckConfig(check_config::Args),
     Doctor(doctor::Args),
+    Top(top::Args),
     Demo(demo::Args),
 }
 
@@ -66,6 +68,7 @@ impl Verb {
             Verb::Jobs(args) => args.json,
             Verb::CheckConfig(args) => args.json,
             Verb::Doctor(args) => args.json,
+            Verb::Top(args) => args.json,
             Verb::Demo(args) => args.json,
         }
     }
@@ -79,6 +82,7 @@ impl Verb {
             Verb::Jobs(args) => jobs::run(args),
             Verb::CheckConfig(args) => check_config::run(args),
             Verb::Doctor(args) => doctor::run(args),
+            Verb::Top(args) => top::run(args),
             Verb::Demo(args) => demo::run(args),
         }
     }

@@ -19,7 +19,7 @@ use crate::sys::durable::StagingDir;
 use crate::sys::shutdown::Shutdown;
 use crate::sys::signals::{self, FirstSignal};
 use crate::sys::{libtorch, machine};
-use crate::telemetry::{Metrics, Post, Stage, log};
+use crate::telemetry::{Metrics, Post, Stage, Urgency, log};
 use crate::volume::decode::{Decoder, DecoderConfig, plane_digest};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -172,6 +172,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         model,
         host_memory,
         ledger: None,
+        disks: None,
         engine: network(args.device, args.precision, cores.torch),
         cores,
         clock: clock.clone(),
@@ -183,7 +184,12 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     loop {
         while let Some((subject, input)) = waiting.pop_front() {
             let job = JobId((total - waiting.len()) as u64);
-            match street.submit(Ticket { job, since: clock.monotonic(), dated: clock.wall(), token: None }, input, &order, None) {
+            match street.submit(
+                Ticket { job, since: clock.monotonic(), dated: clock.wall(), urgency: Urgency::Routine, token: None },
+                input,
+                &order,
+                None,
+            ) {
                 Ok(()) => drop(running.insert(job, subject)),
                 Err(input) => {
                     waiting.push_front((subject, input));

@@ -2,16 +2,17 @@
 
 use crate::config::{self, Config, LogFormat};
 use crate::fault::{Code, Fault};
+use crate::intake::disks::{Disks, SpaceOf};
 use crate::intake::reception::Reception;
 use crate::intake::scp::Scp;
 use crate::intake::select;
-use crate::ledger::{Change, Ledger, Limits, Moment, Opening, Options, Reader, SqliteLedger};
+use crate::ledger::{Change, Ledger, Limits, Moment, Opening, Options, SqliteLedger};
 use crate::models::Generation;
 use crate::pipeline::control::Control;
 use crate::pipeline::outbox::{Outbox, OutboxPlan};
 use crate::pipeline::reconcile::{self, Depth};
 use crate::pipeline::{
-    EngineFactory, Order, Plan, Reload, Service, ServicePlan, Street, Supervisor, SupervisorPlan, WhenPublished, network,
+    EngineFactory, Order, Plan, Reload, Service, ServicePlan, Status, Street, Supervisor, SupervisorPlan, WhenPublished, network,
 };
 use crate::segment::SegmentOptions;
 use crate::stunet::runtime::LIBTORCH_VERSION;
@@ -20,6 +21,7 @@ use crate::sys::cores::Cores;
 use crate::sys::crash;
 use crate::sys::durable::{self, StagingDir};
 use crate::sys::libtorch;
+use crate::sys::machine;
 use crate::sys::notify::Notifier;
 use crate::sys::shutdown::Shutdown;
 use crate::sys::signals::{self, FirstSignal};
@@ -55,6 +57,8 @@ pub struct Seams {
     pub notifier: Notifier,
     /// How the configuration is read again.
     pub reload: Option<Reload>,
+    /// Tells how much room a disk has.
+    pub space: SpaceOf,
 }
 
 /// Exit code 0 after SIGTERM and a clean end. What the configuration names and can not be used is a mistake of the
@@ -71,7 +75,16 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let decoder = DecoderConfig { workers: cores.rayon, ..DecoderConfig::default() };
     let engine = network(choice.device, choice.precision, cores.torch);
     let reload = Some(Reload { asked, file: args.config });
-    let seams = Seams { engine, decoder, cores, clock: Arc::new(SystemClock), shutdown, notifier: Notifier::system(), reload };
+    let seams = Seams {
+        engine,
+        decoder,
+        cores,
+        clock: Arc::new(SystemClock),
+        shutdown,
+        notifier: Notifier::system(),
+        reload,
+        space: machine_space(),
+    };
     match serve(config, seams) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(fault) => {
@@ -79,6 +92,11 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
             Ok(super::exit_code_as_configured(&fault).into())
         }
     }
+}
+
+/// The machine's own disks.
+pub fn machine_space() -> SpaceOf {
+    Arc::new(|path| Ok(machine::disk_space(path)?))
 }
 
 /// Runs the daemon until the shutdown signal: `stunetd::run`.
@@ -126,7 +144,7 @@ fn reconcile(config: &Config, ledger: &SqliteLedger, opening: &Opening, metrics:
 }
 
 fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: &Opening, owner: String) -> Result<(), Fault> {
-    let Seams { engine, decoder, cores, clock, shutdown, notifier, reload } = seams;
+    let Seams { engine, decoder, cores, clock, shutdown, notifier, reload, space } = seams;
     let metrics = Arc::new(Metrics::new().map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?);
     let rules = select::rules(&config)?;
     let Some(model) = rules.iter().find_map(|rule| rule.model.clone()) else {
@@ -137,7 +155,10 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     durable::remove_leftovers(&config.output.path)?;
     drop(StagingDir::new_in(&config.output.path)?);
     reconcile(&config, &ledger, opening, &metrics, &owner)?;
-    let open = || Reception::open(&config.spool, ledger.clone(), metrics.clone()).map(Arc::new);
+    let told = metrics.clone();
+    ledger.tell_commits(move |took| told.ledger_commit(took));
+    let disks = Arc::new(Disks::new(&config, space, clock.clone(), metrics.clone()));
+    let open = || Reception::open(&config.spool, ledger.clone(), disks.clone(), metrics.clone()).map(Arc::new);
     let reception = config.receives().then(open).transpose()?;
 
     cores.start_rayon();
@@ -157,6 +178,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         model: model.clone(),
         host_memory: config.host_memory.0,
         ledger: Some(ledger.clone()),
+        disks: Some(disks.clone()),
         engine,
         cores,
         clock: clock.clone(),
@@ -173,15 +195,21 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     );
     metrics.facts(&Facts { version: env!("CARGO_PKG_VERSION"), libtorch: LIBTORCH_VERSION.into(), device: facts.device.clone() });
     metrics.models(rules.iter().filter_map(|rule| rule.model.as_deref()).map(Generation::names));
-    let oldest = {
-        let ledger = ledger.clone();
-        Arc::new(move || ledger.oldest().ok().flatten().unwrap_or_default())
-    };
-    let status = web::Status { metrics: metrics.clone(), board: street.board().clone(), oldest, clock: clock.clone() };
     let stow = reception.clone().filter(|_| config.stow.enabled).map(|reception| (reception, &config.stow));
-    let server = web::serve(config.http.listen.get(), status, stow)?;
-    tracing::info!(address = %server.address(), "metrics and health");
     let scp = reception.clone().and_then(|reception| Scp::start(&config.dimse, reception).transpose()).transpose()?;
+    let status = Status {
+        metrics: metrics.clone(),
+        board: street.board().clone(),
+        ledger: ledger.clone(),
+        disks: disks.clone(),
+        engine: street.facts().clone(),
+        folders: config.watch.len(),
+        dicom: scp.as_ref().map(|scp| scp.address().to_string()),
+        started: clock.monotonic(),
+        clock: clock.clone(),
+    };
+    let server = web::serve(config.http.listen.get(), status.clone(), stow)?;
+    tracing::info!(address = %server.address(), "status, metrics and health");
     if let Some(scp) = &scp {
         tracing::info!(address = %scp.address(), title = %config.dimse.ae_title, "DICOM");
     }
@@ -194,12 +222,13 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
     };
-    let (control, commands) = Control::listen(&config.state, ledger.clone())?;
+    let (control, commands) = Control::listen(&config.state, ledger.clone(), status)?;
     let outbox = Outbox::start(&outbox_plan, &config.destination)?;
     let supervisor = Supervisor::start(SupervisorPlan {
         board: street.board().clone(),
         deadline: config.stage_deadline.0,
         notifier: notifier.clone(),
+        disks: disks.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
     })?;
@@ -214,6 +243,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         reload,
         doors,
         notifier,
+        disks,
         reception,
         rules,
         order,

@@ -141,8 +141,10 @@ table! {
         path: PathBuf = PathBuf::from("/var/lib/stunetd/spool"),
         /// Largest object.
         max_instance: ByteSize = ByteSize(4 << 30),
-        /// With less than this free on the disk nothing is taken.
+        /// With less than this free on the disk of the ledger, of the spool or of the results nothing is taken.
         min_free: ByteSize = ByteSize(2 << 30),
+        /// With less than this free there, what is optional is not written.
+        low_free: ByteSize = ByteSize(5 << 30),
     }
 }
 
@@ -293,6 +295,9 @@ impl Config {
         wrong.extend(Select::check(&self.select));
         if self.host_memory < ByteSize(1 << 30) {
             wrong.push(("host_memory", 0, format!("{} is too little for any study; at least 1 GiB", self.host_memory)));
+        }
+        if spool.low_free < spool.min_free {
+            wrong.push(("spool.low_free", 0, format!("at least `spool.min_free`, {}", spool.min_free)));
         }
         if self.intake.rescan.0 < Duration::from_millis(100) {
             wrong.push(("intake.rescan", 0, "at least 100 ms".into()));

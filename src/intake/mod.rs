@@ -2,6 +2,7 @@
 
 pub mod arrivals;
 pub mod dimse;
+pub mod disks;
 pub mod doors;
 pub mod multipart;
 pub mod reception;

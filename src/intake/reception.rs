@@ -2,6 +2,7 @@
 
 use super::arrivals::{Arrivals, Delivery};
 use super::dimse::Status;
+use super::disks::Disks;
 use super::spool::{Incoming, Spool, Stored};
 use crate::config;
 use crate::dicom::encode::file_meta;
@@ -11,8 +12,7 @@ use crate::fault::{Code, Fault};
 use crate::ledger::{self, Change, Ledger};
 use crate::sys::crash::{self, Point};
 use crate::sys::durable::{Step, StorageError};
-use crate::sys::machine;
-use crate::telemetry::metrics::{Metrics, Received, Transport};
+use crate::telemetry::{Metrics, Received, Transport};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -38,8 +38,7 @@ pub struct Reception {
     arrivals: Arc<Arrivals>,
     metrics: Arc<Metrics>,
     limits: Limits,
-    /// Bytes that stay free on the disk; with less, nothing is taken.
-    min_free: u64,
+    disks: Arc<Disks>,
 }
 
 /// An object that was not kept: why, and which one it was, if that could be told.
@@ -58,10 +57,10 @@ impl From<Status> for Refused {
 
 impl Reception {
     /// Opens the spool. What is kept is written into the ledger before anybody is told so.
-    pub fn open(config: &config::Spool, ledger: Arc<dyn Ledger>, metrics: Arc<Metrics>) -> Result<Reception, Fault> {
+    pub fn open(config: &config::Spool, ledger: Arc<dyn Ledger>, disks: Arc<Disks>, metrics: Arc<Metrics>) -> Result<Reception, Fault> {
         let spool = Spool::open(&config.path, config.max_instance.0)?;
         let limits = Limits { file_bytes: config.max_instance.0, ..Limits::default() };
-        Ok(Reception { spool, ledger, arrivals: Arrivals::new(), metrics, limits, min_free: config.min_free.0 })
+        Ok(Reception { spool, ledger, arrivals: Arrivals::new(), metrics, limits, disks })
     }
 
     /// The folder that holds what has been received, for scans.
@@ -84,9 +83,9 @@ impl Reception {
         &self.metrics
     }
 
-    /// Whether the disk has room for more.
+    /// Whether the disks have room for more.
     pub fn has_room(&self) -> bool {
-        machine::disk_free(&self.spool.series_root()).is_ok_and(|free| free >= self.min_free)
+        self.disks.take()
     }
 
     /// The place for a file (PS3.10) that comes as it stands.
@@ -117,6 +116,7 @@ impl Reception {
         transport: Transport,
         fits: impl FnOnce(&Identity) -> Result<(), Status>,
     ) -> Result<Identity, Refused> {
+        let begun = incoming.begun();
         let identity = incoming
             .finish()
             .map_err(|fault| status_of(&fault))
@@ -129,6 +129,7 @@ impl Reception {
             Ok(Stored { duplicate, .. }) => {
                 crash::point(Point::Acknowledging);
                 delivery.stored(series_of(&identity));
+                self.metrics.stored(transport, begun.elapsed());
                 self.metrics.received(transport, if duplicate { Received::Duplicate } else { Received::Stored });
                 Ok(identity)
             }

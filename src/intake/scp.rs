@@ -13,7 +13,7 @@ use crate::config::Dimse;
 use crate::dicom::command::MAX_COMMAND;
 use crate::dicom::syntax;
 use crate::fault::{Code, Fault};
-use crate::telemetry::metrics::{Association, Transport};
+use crate::telemetry::{Association, Transport};
 use dicom_ul::association::{CloseSocket, ServerAssociation, ServerAssociationOptions};
 use dicom_ul::pdu::{
     AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason, AssociationRJSource, PDataValue, PDataValueType,
@@ -195,12 +195,14 @@ impl Server {
     fn attend<S: Read + Write + CloseSocket>(&self, association: ServerAssociation<S>) {
         self.count(Association::Accepted);
         let delivery = self.reception.arrivals().open();
+        self.reception.metrics().association_open(true);
         if self.converse(association, &delivery) {
             delivery.complete();
             self.count(Association::Released);
         } else {
             self.count(Association::Aborted);
         }
+        self.reception.metrics().association_open(false);
     }
 
     /// Whether it ended with a release.

@@ -9,6 +9,7 @@
 
 use crate::dicom::Identity;
 use crate::fault::{Code, Fault};
+use crate::sys::clock::Stopwatch;
 use crate::sys::crash::{self, Point};
 use crate::sys::durable::{self, Step, StorageError};
 use sha2::{Digest, Sha256};
@@ -69,7 +70,14 @@ impl Spool {
     pub fn begin(&self) -> Result<Incoming<'_>, Fault> {
         let path = self.root.join("incoming").join(format!("{}-{}.part", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed)));
         let file = File::create_new(&path).map_err(StorageError::at(Step::Create, &path))?;
-        Ok(Incoming { spool: self, file: Some(BufWriter::with_capacity(1 << 18, file)), path, content: Sha256::new(), bytes: 0 })
+        Ok(Incoming {
+            spool: self,
+            file: Some(BufWriter::with_capacity(1 << 18, file)),
+            path,
+            content: Sha256::new(),
+            bytes: 0,
+            begun: Stopwatch::start(),
+        })
     }
 }
 
@@ -86,9 +94,15 @@ pub struct Incoming<'a> {
     path: PathBuf,
     content: Sha256,
     bytes: u64,
+    begun: Stopwatch,
 }
 
 impl Incoming<'_> {
+    /// Since its first byte.
+    pub fn begun(&self) -> Stopwatch {
+        self.begun
+    }
+
     /// Appends bytes. Refuses a file that outgrows the limit.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         self.bytes += bytes.len() as u64;

@@ -7,7 +7,7 @@ use super::multipart::{Event, Multipart, MultipartError};
 use super::reception::{Reception, Refused, status_of};
 use super::spool::Incoming;
 use crate::dicom::{Identity, Uid};
-use crate::telemetry::metrics::Transport;
+use crate::telemetry::Transport;
 
 /// The one media type of parts that is taken.
 pub const DICOM: &str = "application/dicom";

@@ -25,8 +25,8 @@ pub trait Reader: Send + Sync {
     /// How long until the next waiting job's turn comes; none when none waits.
     fn next_due(&self) -> Result<Option<Duration>, LedgerError>;
 
-    /// How long the oldest job that is queued, running or waiting has been there.
-    fn oldest(&self) -> Result<Option<Duration>, LedgerError>;
+    /// How long the oldest job that is queued, running, waiting or parked has been there, for each of these states with any.
+    fn oldest(&self) -> Result<Vec<(State, Duration)>, LedgerError>;
 
     /// The files of a job's result, by name.
     fn objects(&self, job: JobId) -> Result<Vec<Object>, LedgerError>;

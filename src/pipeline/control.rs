@@ -3,6 +3,7 @@
 //! `<state>/control.sock`, mode 0660: one request and one answer a connection, each a line of JSON. The system vouches for who asks, and
 //! that name goes into the journal. With no daemon running, the command opens the ledger itself.
 
+use super::status::{Snapshot, Status};
 use crate::fault::{Code, Fault};
 use crate::ledger::{Change, JobId, Ledger, Reader, State};
 use crate::sys::durable::{Step, StorageError};
@@ -43,12 +44,30 @@ pub enum Command {
     },
 }
 
+/// What a person can look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+enum Look {
+    /// How things are.
+    Status,
+}
+
+/// What stands in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum Request {
+    Look(Look),
+    Change(Command),
+}
+
 /// What comes back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
     /// Done; the job is in this state now.
     State(String),
+    /// How things are.
+    Status(Box<Snapshot>),
     /// Not done.
     Refused { code: String, detail: String },
 }
@@ -66,6 +85,30 @@ pub fn carry_out(ledger: &dyn Ledger, command: Command, who: String) -> Result<S
 
 /// Sends a command to the daemon that uses this state folder; none when there is no daemon.
 pub fn ask(state: &Path, command: Command) -> Result<Option<String>, Fault> {
+    match exchange(state, &command)? {
+        Some(Answer::State(state)) => Ok(Some(state)),
+        Some(answer) => Err(refused(answer)),
+        None => Ok(None),
+    }
+}
+
+/// How the daemon is that uses this state folder; none when there is no daemon.
+pub fn status(state: &Path) -> Result<Option<Snapshot>, Fault> {
+    match exchange(state, &Look::Status)? {
+        Some(Answer::Status(snapshot)) => Ok(Some(*snapshot)),
+        Some(answer) => Err(refused(answer)),
+        None => Ok(None),
+    }
+}
+
+fn refused(answer: Answer) -> Fault {
+    match answer {
+        Answer::Refused { code, detail } => Fault::new(Code::from_name(&code).unwrap_or(Code::InternalBug), detail),
+        Answer::State(_) | Answer::Status(_) => Fault::new(Code::InternalBug, "the daemon answered another question"),
+    }
+}
+
+fn exchange(state: &Path, request: &impl Serialize) -> Result<Option<Answer>, Fault> {
     let path = state.join(SOCKET);
     let connected = near(&path).and_then(|(_folder, short)| UnixStream::connect(short));
     let mut stream = match connected {
@@ -73,16 +116,12 @@ pub fn ask(state: &Path, command: Command) -> Result<Option<String>, Fault> {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
         Err(e) => return Err(StorageError::at(Step::Read, &path)(e).into()),
     };
-    let answer = send(&mut stream, &command).map_err(StorageError::at(Step::Read, &path))?;
-    match answer {
-        Answer::State(state) => Ok(Some(state)),
-        Answer::Refused { code, detail } => Err(Fault::new(Code::from_name(&code).unwrap_or(Code::InternalBug), detail)),
-    }
+    Ok(Some(send(&mut stream, request).map_err(StorageError::at(Step::Read, &path))?))
 }
 
-fn send(stream: &mut UnixStream, command: &Command) -> io::Result<Answer> {
+fn send(stream: &mut UnixStream, request: &impl Serialize) -> io::Result<Answer> {
     patient(stream)?;
-    let mut line = serde_json::to_vec(command)?;
+    let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;
     Ok(serde_json::from_str(&read_line(stream)?)?)
@@ -98,7 +137,7 @@ pub struct Control {
 impl Control {
     /// Listens in a state folder. The caller has the ledger there open for writing, so a socket that lies there is a dead process's.
     /// The channel yields something after commands that were carried out.
-    pub fn listen(state: &Path, ledger: Arc<dyn Ledger>) -> Result<(Control, Receiver<()>), Fault> {
+    pub fn listen(state: &Path, ledger: Arc<dyn Ledger>, status: Status) -> Result<(Control, Receiver<()>), Fault> {
         let path = state.join(SOCKET);
         let failed = |e: io::Error| Fault::from(StorageError::at(Step::Create, &path)(e));
         let (folder, short) = near(&path).map_err(failed)?;
@@ -113,7 +152,7 @@ impl Control {
         let stop = Arc::new(AtomicBool::new(false));
         let run = {
             let stop = stop.clone();
-            move || serve(&listener, &*ledger, &ring, &stop)
+            move || serve(&listener, &*ledger, &status, &ring, &stop)
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(run).map_err(failed)?;
         Ok((Control { path, stop, thread: Some(thread) }, changed))
@@ -133,24 +172,25 @@ impl Drop for Control {
     }
 }
 
-fn serve(listener: &UnixListener, ledger: &dyn Ledger, ring: &Sender<()>, stop: &AtomicBool) {
+fn serve(listener: &UnixListener, ledger: &dyn Ledger, status: &Status, ring: &Sender<()>, stop: &AtomicBool) {
     for stream in listener.incoming() {
         if stop.load(Ordering::Acquire) {
             return;
         }
-        let answered = stream.and_then(|mut stream| answer(&mut stream, ledger, ring));
+        let answered = stream.and_then(|mut stream| answer(&mut stream, ledger, status, ring));
         if let Err(error) = answered {
             tracing::debug!("control socket: {error}");
         }
     }
 }
 
-fn answer(stream: &mut UnixStream, ledger: &dyn Ledger, ring: &Sender<()>) -> io::Result<()> {
+fn answer(stream: &mut UnixStream, ledger: &dyn Ledger, status: &Status, ring: &Sender<()>) -> io::Result<()> {
     patient(stream)?;
     let who = person::peer(stream)?;
-    let answer = match serde_json::from_str::<Command>(&read_line(stream)?) {
+    let answer = match serde_json::from_str::<Request>(&read_line(stream)?) {
         Err(_) => Answer::Refused { code: Code::ConfigUsage.name().into(), detail: "The daemon does not know this command.".into() },
-        Ok(command) => match carry_out(ledger, command, who.clone()) {
+        Ok(Request::Look(Look::Status)) => Answer::Status(Box::new(status.snapshot())),
+        Ok(Request::Change(command)) => match carry_out(ledger, command, who.clone()) {
             Ok(state) => {
                 tracing::info!(?command, who, "a person's command");
                 // Full: it has been rung already.

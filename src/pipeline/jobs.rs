@@ -201,15 +201,21 @@ impl Jobs {
     pub fn count(&self) {
         let Ok(counts) = self.ledger.counts() else { return };
         for (state, count) in counts {
-            let state = match state {
-                State::Queued => JobState::Queued,
-                State::Running => JobState::Working,
-                State::Waiting => JobState::Waiting,
-                State::Parked => JobState::Parked,
-                State::Done | State::Cancelled | State::Superseded => continue,
-            };
-            self.metrics.jobs_are(state, count);
+            if let Some(state) = shown(state) {
+                self.metrics.jobs_are(state, count);
+            }
         }
+    }
+}
+
+/// As metrics say it; none for what is over.
+pub fn shown(state: State) -> Option<JobState> {
+    match state {
+        State::Queued => Some(JobState::Queued),
+        State::Running => Some(JobState::Working),
+        State::Waiting => Some(JobState::Waiting),
+        State::Parked => Some(JobState::Parked),
+        State::Done | State::Cancelled | State::Superseded => None,
     }
 }
 

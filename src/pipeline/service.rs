@@ -20,6 +20,7 @@ use super::work::JobId;
 use crate::config::Config;
 use crate::dicom::SeriesKey;
 use crate::fault::{Class, Code, Fault};
+use crate::intake::disks::{AGAIN, Disks};
 use crate::intake::doors::Doors;
 use crate::intake::reception::Reception;
 use crate::intake::scan::ScanLimits;
@@ -93,6 +94,7 @@ pub struct Service {
     notifier: Notifier,
     seat: Arc<Seat>,
     outbox: Outbox,
+    disks: Arc<Disks>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
@@ -126,6 +128,8 @@ pub struct ServicePlan {
     pub doors: Option<Doors>,
     /// The service manager.
     pub notifier: Notifier,
+    /// Whether there is room for anything new.
+    pub disks: Arc<Disks>,
     /// What takes objects from the network, if anything does.
     pub reception: Option<Arc<Reception>>,
     /// Which series are segmented, by which models.
@@ -168,6 +172,7 @@ impl Service {
             reload,
             doors,
             notifier,
+            disks,
             reception,
             rules,
             order,
@@ -221,6 +226,7 @@ impl Service {
             notifier,
             seat,
             outbox,
+            disks,
             clock,
             metrics,
             shutdown,
@@ -239,8 +245,12 @@ impl Service {
         self.notifier.ready();
         let hangup = self.reload.as_ref().map_or_else(never, |reload| reload.asked.clone());
         let arrived = self.reception.as_ref().map_or_else(never, |reception| reception.arrivals().rung().clone());
+        let mut taking = true;
         loop {
-            let wake = self.next_look(earliest, next_full).min(self.next_claim.unwrap_or(next_full));
+            let wake = match taking {
+                true => self.next_look(earliest, next_full).min(self.next_claim.unwrap_or(next_full)),
+                false => self.clock.monotonic() + AGAIN,
+            };
             let timer = self.clock.after(wake.saturating_duration_since(self.clock.monotonic()));
             select! {
                 recv(self.watcher.rung()) -> _ => self.notice(),
@@ -261,7 +271,8 @@ impl Service {
                 self.dirty = Dirty::All;
                 next_full = now + self.config.intake.rescan.0;
             }
-            if now >= self.next_look(earliest, next_full) {
+            taking = self.disks.take();
+            if taking && now >= self.next_look(earliest, next_full) {
                 self.look(now);
                 earliest = now + PAUSE;
             }
@@ -269,7 +280,7 @@ impl Service {
                 self.jobs.verified();
                 check_point = now + CHECK_POINT;
             }
-            if self.next_claim.is_some_and(|at| now >= at) {
+            if taking && self.next_claim.is_some_and(|at| now >= at) {
                 self.claim();
             }
             self.seat.rest();

@@ -177,10 +177,11 @@ pub fn segment(
     Ok(Labelled { volume, labels, folder: None })
 }
 
-/// Writes the files into a staging folder beside their place.
+/// Writes the files of these formats into a staging folder beside their place.
 pub fn finish(
     labelled: Labelled,
     order: &Order,
+    formats: &[Format],
     facts: &EngineFacts,
     now: SystemTime,
     replaces: Option<Replaced>,
@@ -189,7 +190,7 @@ pub fn finish(
     let request = ResultRequest {
         model: &order.model,
         settings: settings(order, facts),
-        formats: &order.formats,
+        formats,
         dates: JobDates::utc(now),
         device: facts.device.clone(),
         replaces,

@@ -16,8 +16,10 @@ use super::channels;
 use super::estimate::host_bytes;
 use super::stages::{self, Input, Order, Read};
 use super::work::{Envelope, JobId, Ticket, Times, Work};
+use crate::config::Format;
 use crate::delivery::Receipt;
 use crate::fault::{Class, Code, Fault};
+use crate::intake::disks::{Disks, Room};
 use crate::ledger::Ledger;
 use crate::models::Generation;
 use crate::results::Replaced;
@@ -26,8 +28,7 @@ use crate::sys::clock::Clock;
 use crate::sys::cores::Cores;
 use crate::sys::crash::{self, Point};
 use crate::sys::shutdown::Shutdown;
-use crate::telemetry::metrics::Ended;
-use crate::telemetry::{Metrics, Post, Stage};
+use crate::telemetry::{Ended, Metrics, Post, Stage};
 use crossbeam::channel::{Receiver, Sender, bounded, select};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -64,6 +65,8 @@ pub struct Plan {
     pub host_memory: u64,
     /// Asked before anything is published whether the job is still wanted; none without a ledger.
     pub ledger: Option<Arc<dyn Ledger>>,
+    /// Where what is optional is left out while there is little room; none: it never is.
+    pub disks: Option<Arc<Disks>>,
     /// Opens the engine.
     pub engine: EngineFactory,
     /// Threads.
@@ -122,6 +125,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
     ledger: Option<Arc<dyn Ledger>>,
+    disks: Option<Arc<Disks>>,
     /// Jobs that are not wanted any more.
     unwanted: Mutex<BTreeSet<JobId>>,
 }
@@ -173,6 +177,7 @@ impl Street {
             metrics: plan.metrics,
             shutdown: plan.shutdown,
             ledger: plan.ledger,
+            disks: plan.disks,
             unwanted: Mutex::default(),
         });
         let place = Place { shared: shared.clone(), outcomes: tell };
@@ -265,6 +270,21 @@ impl Shared {
         self.shutdown.is_abandoning() || self.lock().contains(&job)
     }
 
+    /// What is written of a job: all that was asked for, or, with little room on the disks, what has to be.
+    fn formats(&self, job: JobId, asked: &[Format]) -> Vec<Format> {
+        let has_to_be = |format: &Format| !matches!(format, Format::Preview | Format::Nifti);
+        let little = || self.disks.as_ref().is_some_and(|disks| disks.room() > Room::Enough);
+        if !asked.iter().any(has_to_be) || asked.iter().all(has_to_be) || !little() {
+            return asked.to_vec();
+        }
+        let (written, left): (Vec<Format>, Vec<Format>) = asked.iter().copied().partition(has_to_be);
+        for format in left {
+            self.metrics.optional_skipped(format.name());
+            tracing::warn!(%job, format = format.name(), "left out: little space");
+        }
+        written
+    }
+
     /// The claim of a job still holds, or there is nobody to ask.
     fn still_wanted(&self, ticket: &Ticket) -> Result<(), Fault> {
         match (&self.ledger, ticket.token) {
@@ -332,13 +352,13 @@ impl Place {
 
     /// Tells how a job ended, after its memory was given back.
     fn end(&self, envelope: Envelope, end: Result<End, Fault>) {
-        let Envelope { ticket: Ticket { job, since, .. }, permit, times, .. } = envelope;
+        let Envelope { ticket: Ticket { job, since, urgency, .. }, permit, times, .. } = envelope;
         drop(permit);
         let shared = &self.shared;
         shared.lock().remove(&job);
         let ended = match &end {
             Ok(End::Published(_)) => {
-                shared.metrics.turnaround(shared.clock.monotonic().saturating_duration_since(since));
+                shared.metrics.turnaround(urgency, shared.clock.monotonic().saturating_duration_since(since));
                 Ended::Published
             }
             Ok(End::AlreadyPublished(_)) => Ended::AlreadyPublished,
@@ -490,7 +510,8 @@ fn finish(place: &Place, labelled: &Receiver<Work<stages::Labelled>>, to_deliver
     let seat = board.seat();
     for work in labelled {
         let done = place.step(&seat, Stage::Finish, work, |labelled, envelope| {
-            stages::finish(labelled, &envelope.order, facts, envelope.ticket.dated, envelope.replaces.take())
+            let formats = place.shared.formats(envelope.ticket.job, &envelope.order.formats);
+            stages::finish(labelled, &envelope.order, &formats, facts, envelope.ticket.dated, envelope.replaces.take())
         });
         if let Some(work) = done {
             place.hand_on(Stage::Finish, to_deliver, work);

@@ -4,6 +4,7 @@
 use super::board::{Beat, Board};
 use super::work::JobId;
 use crate::fault::{Code, Fault};
+use crate::intake::disks::{Disks, Room};
 use crate::sys::clock::Clock;
 use crate::sys::notify::Notifier;
 use crate::telemetry::{JobState, Metrics, Post};
@@ -25,6 +26,8 @@ pub struct SupervisorPlan {
     pub deadline: Duration,
     /// Who is told.
     pub notifier: Notifier,
+    /// Looked at too.
+    pub disks: Arc<Disks>,
     /// Tells time.
     pub clock: Arc<dyn Clock>,
     /// Counts.
@@ -81,7 +84,7 @@ impl Watch {
     }
 
     fn look(&mut self) {
-        let SupervisorPlan { board, deadline, notifier, clock, metrics } = &self.plan;
+        let SupervisorPlan { board, deadline, notifier, disks, clock, metrics } = &self.plan;
         let (now, beats) = (clock.monotonic(), board.beats());
         let late: Vec<&Beat> = beats.iter().filter(|beat| beat.is_late(now, *deadline)).collect();
         for beat in &late {
@@ -98,7 +101,7 @@ impl Watch {
         if late.iter().all(|beat| beat.post == Post::Outbox) && notifier.watchdog().is_some() {
             notifier.alive();
         }
-        let status = status(metrics, &late);
+        let status = status(metrics, disks.room(), &late);
         if status != self.status {
             notifier.status(&status);
             self.status = status;
@@ -107,11 +110,16 @@ impl Watch {
 }
 
 /// One line for people.
-fn status(metrics: &Metrics, late: &[&Beat]) -> String {
+fn status(metrics: &Metrics, room: Room, late: &[&Beat]) -> String {
     let jobs = |state| metrics.jobs(state);
     let (working, queued) = (jobs(JobState::Working), jobs(JobState::Queued) + jobs(JobState::Waiting));
     let mut text = if metrics.draining.get() != 0 { format!("Ending: {working} in work") } else { format!("{working} in work") };
     text += &format!(", {queued} waiting, {} parked", jobs(JobState::Parked));
+    match room {
+        Room::Enough => {}
+        Room::Low => text += "; little space on disk",
+        Room::Full => text += "; no space on disk: nothing is taken",
+    }
     for beat in late {
         text += &format!("; {} gets no further", beat.post.name());
         if let Some(job) = beat.job {

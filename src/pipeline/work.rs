@@ -4,7 +4,7 @@ use super::budget::Permit;
 use super::stages::Order;
 pub use crate::ledger::{JobId, Token};
 use crate::results::Replaced;
-use crate::telemetry::Stage;
+use crate::telemetry::{Stage, Urgency};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,6 +17,8 @@ pub struct Ticket {
     pub since: Instant,
     /// The date that its objects carry.
     pub dated: SystemTime,
+    /// How soon it is to be done.
+    pub urgency: Urgency,
     /// The claim that is asked for once more before anything is published; none without a ledger.
     pub token: Option<Token>,
 }

@@ -28,8 +28,22 @@ pub fn memory() -> io::Result<Memory> {
     Ok(Memory { total: total.min(limit), available: available.min(limit.saturating_sub(used)) })
 }
 
+/// Bytes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Free for this user.
+    pub free: u64,
+    /// In use.
+    pub used: u64,
+}
+
 /// Bytes free for this user on the file system that holds `path`.
 pub fn disk_free(path: &Path) -> Result<u64, StorageError> {
+    Ok(disk_space(path)?.free)
+}
+
+/// What the file system that holds `path` has.
+pub fn disk_space(path: &Path) -> Result<Space, StorageError> {
     use std::os::unix::ffi::OsStrExt;
     let failed = StorageError::at(Step::Read, path);
     let Ok(name) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
@@ -42,7 +56,8 @@ pub fn disk_free(path: &Path) -> Result<u64, StorageError> {
     }
     // SAFETY: statvfs returned 0, so it has filled the whole structure.
     let answer = unsafe { answer.assume_init() };
-    Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+    let bytes = |blocks: u64| blocks.saturating_mul(answer.f_frsize);
+    Ok(Space { free: bytes(answer.f_bavail), used: bytes(answer.f_blocks.saturating_sub(answer.f_bfree)) })
 }
 
 /// The processor's model, as the kernel names it.

@@ -8,12 +8,14 @@ mod delivery;
 
 pub use delivery::{Attempt, DeliveryMetrics};
 
-use super::names::{Evidence, JobState, Post, Stage};
+use super::names::{Association, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark};
+use super::reading::Reading;
 use crate::fault::Code;
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
-    CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use std::time::{Duration, SystemTime};
 
@@ -26,99 +28,6 @@ pub struct Facts {
     pub libtorch: String,
     /// Where the network runs: `cpu` or `cuda:N`.
     pub device: String,
-}
-
-/// How a job ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Its result was published.
-    Published,
-    /// Its result had been published before.
-    AlreadyPublished,
-    /// It can not be done.
-    Parked,
-    /// It failed for now and waits for another try.
-    Retried,
-    /// It was given up because the daemon ends.
-    Abandoned,
-}
-
-impl Ended {
-    const ALL: [(Ended, &'static str); 5] = [
-        (Ended::Published, "published"),
-        (Ended::AlreadyPublished, "already_published"),
-        (Ended::Parked, "parked"),
-        (Ended::Retried, "retried"),
-        (Ended::Abandoned, "abandoned"),
-    ];
-
-    fn name(self) -> &'static str {
-        Ended::ALL.iter().find(|(ended, _)| *ended == self).map_or("", |(_, name)| name)
-    }
-}
-
-/// What became of an association.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Association {
-    /// It was accepted.
-    Accepted,
-    /// It was rejected, or never came about.
-    Rejected,
-    /// It ended with a release.
-    Released,
-    /// It was lost or aborted.
-    Aborted,
-}
-
-impl Association {
-    fn name(self) -> &'static str {
-        match self {
-            Association::Accepted => "accepted",
-            Association::Rejected => "rejected",
-            Association::Released => "released",
-            Association::Aborted => "aborted",
-        }
-    }
-}
-
-/// How an object came over the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// C-STORE.
-    Dimse,
-    /// STOW-RS.
-    Stow,
-}
-
-impl Transport {
-    /// As it stands in metrics and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Transport::Dimse => "dimse",
-            Transport::Stow => "stow",
-        }
-    }
-}
-
-/// What became of an object that came over the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// It is on disk.
-    Stored,
-    /// It was on disk already.
-    Duplicate,
-    /// It was not kept.
-    Refused,
-}
-
-impl Received {
-    fn name(self) -> &'static str {
-        match self {
-            Received::Stored => "stored",
-            Received::Duplicate => "duplicate",
-            Received::Refused => "refused",
-        }
-    }
 }
 
 /// All metrics, registered once.
@@ -145,9 +54,9 @@ pub struct Metrics {
     jobs: IntGaugeVec,
     jobs_ended: IntCounterVec,
     jobs_parked: IntCounterVec,
-    oldest_job_age: Gauge,
+    oldest_job_age: GaugeVec,
     stage_seconds: HistogramVec,
-    turnaround_seconds: Histogram,
+    turnaround_seconds: HistogramVec,
     queue_bytes: IntGaugeVec,
     queue_limit_bytes: IntGaugeVec,
     backpressure_seconds: CounterVec,
@@ -159,6 +68,14 @@ pub struct Metrics {
     faults: IntCounterVec,
     panics: IntCounterVec,
     stalls: IntCounterVec,
+    associations_active: IntGauge,
+    store_seconds: HistogramVec,
+    ledger_seconds: Histogram,
+    disk_free_bytes: IntGaugeVec,
+    disk_used_bytes: IntGaugeVec,
+    disk_watermark_bytes: IntGaugeVec,
+    disk_low_seconds: CounterVec,
+    optional_skipped: IntCounterVec,
     reload_successful: IntGauge,
     reload_success_time: Gauge,
 }
@@ -167,6 +84,10 @@ pub struct Metrics {
 const STAGE_BUCKETS: &[f64] = &[0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3600.0];
 /// Seconds from last slice to published result.
 const TURNAROUND_BUCKETS: &[f64] = &[5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0];
+/// Seconds of a transaction or of one object on its way to the disk.
+const COMMIT_BUCKETS: &[f64] = &[0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+/// Files of a result that may be left out.
+const OPTIONAL: [&str; 2] = ["nifti", "preview"];
 /// Seconds of one look through the folders.
 const SCAN_BUCKETS: &[f64] = &[0.001, 0.01, 0.1, 1.0, 10.0, 100.0];
 
@@ -236,18 +157,20 @@ impl Metrics {
                 Ended::ALL.iter().map(|(_, name)| *name),
             )?,
             jobs_parked: zeroed(&r, "jobs_parked_total", "Jobs that can not be done, by code.", "code", codes())?,
-            oldest_job_age: register(&r, Gauge::new("oldest_job_age_seconds", "Age of the oldest job that is not done."))?,
+            oldest_job_age: register(
+                &r,
+                GaugeVec::new(Opts::new("oldest_job_age_seconds", "Age of the oldest job in a state; 0 when there is none."), &["state"]),
+            )?,
             stage_seconds: register(
                 &r,
                 HistogramVec::new(buckets("stage_duration_seconds", "Time of one job in a stage.", STAGE_BUCKETS), &["stage"]),
             )?,
             turnaround_seconds: register(
                 &r,
-                Histogram::with_opts(buckets(
-                    "turnaround_seconds",
-                    "Time from the last change of a series to its published result.",
-                    TURNAROUND_BUCKETS,
-                )),
+                HistogramVec::new(
+                    buckets("turnaround_seconds", "Time from the last change of a series to its published result.", TURNAROUND_BUCKETS),
+                    &["priority"],
+                ),
             )?,
             queue_bytes: register(&r, IntGaugeVec::new(Opts::new("queue_bytes", "Bytes that jobs in work have reserved."), &["queue"]))?,
             queue_limit_bytes: register(&r, IntGaugeVec::new(Opts::new("queue_limit_bytes", "Bytes that may be reserved."), &["queue"]))?,
@@ -273,6 +196,51 @@ impl Metrics {
                 "stage",
                 Post::all().map(Post::name),
             )?,
+            associations_active: register(&r, IntGauge::new("associations_active", "DICOM associations that are open."))?,
+            store_seconds: register(
+                &r,
+                HistogramVec::new(
+                    buckets(
+                        "instance_store_duration_seconds",
+                        "Time from the first byte of an object of the network to its acknowledgement.",
+                        COMMIT_BUCKETS,
+                    ),
+                    &["transport"],
+                ),
+            )?,
+            ledger_seconds: register(
+                &r,
+                Histogram::with_opts(buckets("ledger_commit_duration_seconds", "Time of one transaction of the ledger.", COMMIT_BUCKETS)),
+            )?,
+            disk_free_bytes: register(
+                &r,
+                IntGaugeVec::new(Opts::new("spool_free_bytes", "Bytes free for the daemon on the file system of a folder."), &["place"]),
+            )?,
+            disk_used_bytes: register(
+                &r,
+                IntGaugeVec::new(Opts::new("spool_used_bytes", "Bytes in use on the file system of a folder."), &["place"]),
+            )?,
+            disk_watermark_bytes: register(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "spool_watermark_bytes",
+                        "With fewer bytes free than this, what is optional is not written, or nothing is taken.",
+                    ),
+                    &["level"],
+                ),
+            )?,
+            disk_low_seconds: register(
+                &r,
+                CounterVec::new(Opts::new("spool_low_seconds_total", "Time that a disk was below a watermark."), &["level"]),
+            )?,
+            optional_skipped: zeroed(
+                &r,
+                "optional_files_skipped_total",
+                "Files of results that were left out because a disk was below its first watermark.",
+                "format",
+                OPTIONAL.into_iter(),
+            )?,
             reload_successful: register(
                 &r,
                 IntGauge::new("config_last_reload_successful", "1 when the configuration could be used when it was last read."),
@@ -292,9 +260,22 @@ impl Metrics {
             for result in [Received::Stored, Received::Duplicate, Received::Refused] {
                 metrics.received.with_label_values(&[transport.name(), result.name()]);
             }
+            metrics.store_seconds.with_label_values(&[transport.name()]);
+        }
+        for urgency in Urgency::ALL {
+            metrics.turnaround_seconds.with_label_values(&[urgency.name()]);
+        }
+        for level in Watermark::ALL {
+            metrics.disk_watermark_bytes.with_label_values(&[level.name()]);
+            metrics.disk_low_seconds.with_label_values(&[level.name()]);
+        }
+        for place in Place::ALL {
+            metrics.disk_free_bytes.with_label_values(&[place.name()]);
+            metrics.disk_used_bytes.with_label_values(&[place.name()]);
         }
         for state in JobState::ALL {
             metrics.jobs.with_label_values(&[state.name()]);
+            metrics.oldest_job_age.with_label_values(&[state.name()]);
         }
         metrics.device_busy_seconds.with_label_values(&["infer"]);
         metrics.queue_bytes.with_label_values(&["host"]);
@@ -302,12 +283,21 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// The text that `/metrics` answers with, the process's own numbers included.
-    pub fn text(&self) -> Result<String, prometheus::Error> {
+    /// All of them at this moment, the process's own numbers included.
+    pub fn read(&self) -> Reading {
+        Reading::new(self.families())
+    }
+
+    fn families(&self) -> Vec<MetricFamily> {
         let mut families = self.registry.gather();
         families.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
+        families
+    }
+
+    /// The text that `/metrics` answers with.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
         let mut out = Vec::new();
-        TextEncoder::new().encode(&families, &mut out)?;
+        TextEncoder::new().encode(&self.families(), &mut out)?;
         String::from_utf8(out).map_err(|e| prometheus::Error::Msg(e.to_string()))
     }
 
@@ -386,9 +376,9 @@ impl Metrics {
         self.jobs_parked.with_label_values(&[code.name()]).inc();
     }
 
-    /// The age of the oldest job that is not done.
-    pub fn oldest_job(&self, age: Duration) {
-        self.oldest_job_age.set(age.as_secs_f64());
+    /// The age of the oldest job in a state; zero when there is none.
+    pub fn oldest_job(&self, state: JobState, age: Duration) {
+        self.oldest_job_age.with_label_values(&[state.name()]).set(age.as_secs_f64());
     }
 
     /// A stage is through with a job.
@@ -405,8 +395,8 @@ impl Metrics {
     }
 
     /// A result was published this long after the last change of its series.
-    pub fn turnaround(&self, took: Duration) {
-        self.turnaround_seconds.observe(took.as_secs_f64());
+    pub fn turnaround(&self, urgency: Urgency, took: Duration) {
+        self.turnaround_seconds.with_label_values(&[urgency.name()]).observe(took.as_secs_f64());
     }
 
     /// Host bytes reserved by jobs in work, and the most that may be.
@@ -428,6 +418,44 @@ impl Metrics {
     /// A failure, counted where it is handled.
     pub fn fault(&self, code: Code) {
         self.faults.with_label_values(&[code.name()]).inc();
+    }
+
+    /// A DICOM association was opened (`true`) or is over.
+    pub fn association_open(&self, open: bool) {
+        self.associations_active.add(if open { 1 } else { -1 });
+    }
+
+    /// An object of the network was acknowledged this long after its first byte.
+    pub fn stored(&self, transport: Transport, took: Duration) {
+        self.store_seconds.with_label_values(&[transport.name()]).observe(took.as_secs_f64());
+    }
+
+    /// A transaction of the ledger is on disk, or has failed.
+    pub fn ledger_commit(&self, took: Duration) {
+        self.ledger_seconds.observe(took.as_secs_f64());
+    }
+
+    /// What a file system has.
+    pub fn disk(&self, place: Place, free: u64, used: u64) {
+        self.disk_free_bytes.with_label_values(&[place.name()]).set(free.try_into().unwrap_or(i64::MAX));
+        self.disk_used_bytes.with_label_values(&[place.name()]).set(used.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// Where a watermark is.
+    pub fn watermark(&self, level: Watermark, bytes: u64) {
+        self.disk_watermark_bytes.with_label_values(&[level.name()]).set(bytes.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// A disk was below a watermark for this long.
+    pub fn disk_low(&self, level: Watermark, time: Duration) {
+        self.disk_low_seconds.with_label_values(&[level.name()]).inc_by(time.as_secs_f64());
+    }
+
+    /// A file of a result was left out; nothing is counted for one that may not be.
+    pub fn optional_skipped(&self, format: &str) {
+        if let Some(format) = OPTIONAL.iter().find(|optional| **optional == format) {
+            self.optional_skipped.with_label_values(&[*format]).inc();
+        }
     }
 
     /// Somebody got no further within their deadline.

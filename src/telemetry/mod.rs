@@ -3,6 +3,8 @@
 pub mod log;
 pub mod metrics;
 mod names;
+pub mod reading;
+pub mod words;
 
 pub use metrics::Metrics;
-pub use names::{Evidence, JobState, Post, Stage};
+pub use names::{Association, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark};

@@ -113,3 +113,172 @@ impl Evidence {
         }
     }
 }
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its result was published.
+    Published,
+    /// Its result had been published before.
+    AlreadyPublished,
+    /// It can not be done.
+    Parked,
+    /// It failed for now and waits for another try.
+    Retried,
+    /// It was given up because the daemon ends.
+    Abandoned,
+}
+
+impl Ended {
+    /// Every end and its name.
+    pub(super) const ALL: [(Ended, &'static str); 5] = [
+        (Ended::Published, "published"),
+        (Ended::AlreadyPublished, "already_published"),
+        (Ended::Parked, "parked"),
+        (Ended::Retried, "retried"),
+        (Ended::Abandoned, "abandoned"),
+    ];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        Ended::ALL.iter().find(|(ended, _)| *ended == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// What became of an association.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Association {
+    /// It was accepted.
+    Accepted,
+    /// It was rejected, or never came about.
+    Rejected,
+    /// It ended with a release.
+    Released,
+    /// It was lost or aborted.
+    Aborted,
+}
+
+impl Association {
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Association::Accepted => "accepted",
+            Association::Rejected => "rejected",
+            Association::Released => "released",
+            Association::Aborted => "aborted",
+        }
+    }
+}
+
+/// How an object came over the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// C-STORE.
+    Dimse,
+    /// STOW-RS.
+    Stow,
+}
+
+impl Transport {
+    /// As it stands in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Dimse => "dimse",
+            Transport::Stow => "stow",
+        }
+    }
+}
+
+/// What became of an object that came over the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is on disk.
+    Stored,
+    /// It was on disk already.
+    Duplicate,
+    /// It was not kept.
+    Refused,
+}
+
+impl Received {
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Received::Stored => "stored",
+            Received::Duplicate => "duplicate",
+            Received::Refused => "refused",
+        }
+    }
+}
+
+/// How soon a study is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Before all others.
+    Stat,
+    /// As usual.
+    Routine,
+    /// When nothing else waits.
+    Batch,
+}
+
+impl Urgency {
+    /// Every kind.
+    pub const ALL: [Urgency; 3] = [Urgency::Stat, Urgency::Routine, Urgency::Batch];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Urgency::Stat => "stat",
+            Urgency::Routine => "routine",
+            Urgency::Batch => "batch",
+        }
+    }
+}
+
+/// A folder whose file system is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// The ledger's.
+    State,
+    /// That of what was received.
+    Spool,
+    /// That of results.
+    Output,
+}
+
+impl Place {
+    /// Every place.
+    pub const ALL: [Place; 3] = [Place::State, Place::Spool, Place::Output];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::State => "state",
+            Place::Spool => "spool",
+            Place::Output => "output",
+        }
+    }
+}
+
+/// How little may be free on a disk before something is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Watermark {
+    /// What is optional is not written.
+    Low,
+    /// Nothing is taken.
+    Full,
+}
+
+impl Watermark {
+    /// Both.
+    pub const ALL: [Watermark; 2] = [Watermark::Low, Watermark::Full];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Watermark::Low => "low",
+            Watermark::Full => "full",
+        }
+    }
+}

@@ -1,12 +1,11 @@
 //! The HTTP server, on threads of its own.
 
+use super::page::page;
 use super::stow;
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::intake::reception::Reception;
-use crate::pipeline::Board;
-use crate::sys::clock::Clock;
-use crate::telemetry::Metrics;
+use crate::pipeline::{Snapshot, Status};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -14,23 +13,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Threads that answer requests.
 const WORKERS: usize = 2;
-
-/// What the pages are made from.
-#[derive(Clone)]
-pub struct Status {
-    /// All metrics; `ready` and `draining` among them decide what `/readyz` answers.
-    pub metrics: Arc<Metrics>,
-    /// What the stages are doing.
-    pub board: Board,
-    /// How old the oldest job is.
-    pub oldest: Arc<dyn Fn() -> Duration + Send + Sync>,
-    /// Tells time.
-    pub clock: Arc<dyn Clock>,
-}
 
 /// The running server; stops when dropped.
 pub struct Server {
@@ -58,7 +43,13 @@ pub fn serve(listen: SocketAddr, status: Status, receives: Option<(Arc<Reception
         .map_err(failed)?;
     let listener = runtime.block_on(tokio::net::TcpListener::bind(listen)).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let router = Router::new().route("/metrics", get(metrics)).route("/livez", get(livez)).route("/readyz", get(readyz)).with_state(status);
+    let router = Router::new()
+        .route("/", get(front))
+        .route("/status.json", get(snapshot))
+        .route("/metrics", get(metrics))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(status);
     let router = match receives {
         Some((reception, config)) => router.merge(stow::routes(reception, config)),
         None => router,
@@ -74,8 +65,37 @@ pub fn serve(listen: SocketAddr, status: Status, receives: Option<(Arc<Reception
     Ok(Server { address, _stop: stop })
 }
 
+/// What every page says to browsers: nothing from elsewhere, no scripts, not to be kept.
+const HEADERS: [(header::HeaderName, &str); 4] = [
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+];
+
+async fn front(State(status): State<Status>) -> Response {
+    let html = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+    match looked(status).await {
+        Some(snapshot) => (HEADERS, html, page(&snapshot).into_string()).into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn snapshot(State(status): State<Status>) -> Response {
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    match looked(status).await.and_then(|snapshot| serde_json::to_string(&snapshot).ok()) {
+        Some(text) => (HEADERS, json, text).into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// The ledger is asked, which may have to wait for its disk.
+async fn looked(status: Status) -> Option<Snapshot> {
+    tokio::task::spawn_blocking(move || status.snapshot()).await.ok()
+}
+
 async fn metrics(State(status): State<Status>) -> Response {
-    status.metrics.oldest_job((status.oldest)());
+    status.tell_ages();
     match status.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),

@@ -17,7 +17,6 @@ fn world(change: impl Fn(&mut Dimse) + 'static) -> (World, u16) {
     let mut world = World::new();
     world.configure = Box::new(move |config| {
         config.dimse.listen = Listen(Some(([127, 0, 0, 1], port).into()));
-        config.spool.min_free = stunetd::config::ByteSize(0);
         change(&mut config.dimse);
     });
     (world, port)

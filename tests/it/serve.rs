@@ -37,7 +37,7 @@ fn a_series_is_taken_when_it_is_quiet_and_published_whole() {
         ("stunetd_series_closed_total{evidence=\"timer\"}", 1.0),
         ("stunetd_jobs_ended_total{result=\"published\"}", 1.0),
         ("stunetd_stage_duration_seconds_count{stage=\"segment\"}", 1.0),
-        ("stunetd_turnaround_seconds_count", 1.0),
+        ("stunetd_turnaround_seconds_count{priority=\"routine\"}", 1.0),
         ("stunetd_queue_bytes{queue=\"host\"}", 0.0),
         ("stunetd_jobs{state=\"working\"}", 0.0),
         ("stunetd_faults_total{code=\"internal.bug\"}", 0.0),

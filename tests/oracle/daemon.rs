@@ -52,6 +52,7 @@ pub fn run(file: &Path) -> ExitCode {
                 shutdown,
                 notifier: Notifier::none(),
                 reload: None,
+                space: stunetd::machine_space(),
             },
         )
     });

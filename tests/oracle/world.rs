@@ -89,7 +89,7 @@ impl World {
         let listen = if self.can_send() { format!("listen = \"{}\"", self.dicom) } else { String::new() };
         format!(
             "state = \"state\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"100 ms\"\nrescan = \"200 ms\"\nmin_slices = {SLICES}\n\
-             [jobs]\nsuspect_after = {}\npark_after = {}\n[dimse]\n{listen}\n[spool]\npath = \"spool\"\nmin_free = \"1 MiB\"\n\
+             [jobs]\nsuspect_after = {}\npark_after = {}\n[dimse]\n{listen}\n[spool]\npath = \"spool\"\nmin_free = \"1 MiB\"\nlow_free = \"1 MiB\"\n\
              [model]\npath = \"{}\"\n[output]\npath = \"results\"\nformats = [\"seg\"]\n[[destination]]\nname = \"archive\"\n\
              kind = \"folder\"\naccepts = \"research\"\npath = \"delivered\"\n[http]\nlisten = \"{}\"\n",
             self.limits.0,

@@ -18,7 +18,7 @@ use crate::sys::durable;
 use crate::sys::lock::LockFile;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,11 @@ pub struct SqliteLedger {
     reader: SqliteReader,
     path: PathBuf,
     who: String,
+    commits: Commits,
 }
+
+/// Who is told how long each transaction took.
+pub type Commits = Arc<OnceLock<Box<dyn Fn(Duration) + Send + Sync>>>;
 
 /// What an open ledger holds.
 struct Open {
@@ -73,6 +77,11 @@ impl Time {
     /// Now, for dates.
     pub fn date(&self) -> Moment {
         self.clock.wall().into()
+    }
+
+    /// Now, for measuring.
+    pub fn instant(&self) -> Instant {
+        self.clock.monotonic()
     }
 
     /// Now, for deadlines.
@@ -106,10 +115,16 @@ impl SqliteLedger {
         here.write(&path)?;
 
         let reader = SqliteReader::connect(&path, time.clone())?;
-        let tools = Tools { connection, path: path.clone(), limits: options.limits, time };
+        let commits = Commits::default();
+        let tools = Tools { connection, path: path.clone(), limits: options.limits, time, commits: commits.clone() };
         let (writer, thread) = Writer::start(tools)?;
         let open = Mutex::new(Some(Open { writer, thread, lock }));
-        Ok((SqliteLedger { open, reader, path, who: options.who.clone() }, opening))
+        Ok((SqliteLedger { open, reader, path, who: options.who.clone(), commits }, opening))
+    }
+
+    /// From now on `told` hears how long each transaction took. Only the first call counts.
+    pub fn tell_commits(&self, told: impl Fn(Duration) + Send + Sync + 'static) {
+        let _ = self.commits.set(Box::new(told));
     }
 
     /// Ends well: results published so far count as verified, the log is folded into the file, and the mark says how far it went. Whoever
@@ -271,7 +286,7 @@ impl Reader for SqliteLedger {
     fn next_due(&self) -> Result<Option<Duration>, LedgerError> {
         self.reader.next_due()
     }
-    fn oldest(&self) -> Result<Option<Duration>, LedgerError> {
+    fn oldest(&self) -> Result<Vec<(State, Duration)>, LedgerError> {
         self.reader.oldest()
     }
     fn objects(&self, job: JobId) -> Result<Vec<Object>, LedgerError> {

@@ -106,10 +106,11 @@ impl Reader for SqliteReader {
         Ok(at.map(|at| at.since(self.time.now())))
     }
 
-    fn oldest(&self) -> Result<Option<Duration>, LedgerError> {
-        let query = "SELECT min(created) FROM jobs WHERE state IN ('queued', 'running', 'waiting')";
-        let created: Option<Moment> = self.one(query, [], |row| row.get(0))?;
-        Ok(created.map(|at| self.now().since(at)))
+    fn oldest(&self) -> Result<Vec<(State, Duration)>, LedgerError> {
+        let query =
+            "SELECT state, min(created) FROM jobs WHERE state IN ('queued', 'running', 'waiting', 'parked') GROUP BY state ORDER BY state";
+        let found: Vec<(State, Moment)> = self.list(query, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(found.into_iter().map(|(state, created)| (state, self.now().since(created))).collect())
     }
 
     fn objects(&self, job: JobId) -> Result<Vec<Object>, LedgerError> {

@@ -1,7 +1,7 @@
 //! The one thread that writes: it gathers what waits, makes one transaction of it, and answers when the disk has it.
 
 use super::apply::Desk;
-use super::open::Time;
+use super::open::{Commits, Time};
 use super::rows::sql;
 use crate::ledger::change::{Change, Claim, DeliveryClaim, Lease};
 use crate::ledger::contract::Limits;
@@ -45,6 +45,8 @@ pub struct Tools {
     pub limits: Limits,
     /// Dates and deadlines.
     pub time: Time,
+    /// Who is told how long each transaction took.
+    pub commits: Commits,
 }
 
 impl Writer {
@@ -102,14 +104,18 @@ type Answer = Box<dyn FnOnce(Result<(), LedgerError>)>;
 /// One transaction for all requests. One that fails takes only its own changes back.
 fn turn(tools: &mut Tools, batch: Vec<Request>) {
     let mut answers: Vec<Answer> = Vec::with_capacity(batch.len());
+    let begun = tools.time.instant();
     let done = work(tools, batch, &mut answers);
+    if let Some(told) = tools.commits.get() {
+        told(tools.time.instant().saturating_duration_since(begun));
+    }
     for answer in answers {
         answer(done.clone());
     }
 }
 
 fn work(tools: &mut Tools, batch: Vec<Request>, answers: &mut Vec<Answer>) -> Result<(), LedgerError> {
-    let Tools { connection, path, limits, time } = tools;
+    let Tools { connection, path, limits, time, .. } = tools;
     let path: &Path = path;
     let begun = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(sql(path));
     let mut transaction = match begun {

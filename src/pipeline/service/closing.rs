@@ -10,10 +10,11 @@ use crate::dicom::{PixelFormat, SeriesKey};
 use crate::fault::{Code, Fault};
 use crate::intake::scan::ScanLimits;
 use crate::intake::tree::Loaded;
-use crate::ledger::{Closing, Evidence, Job, NewVolume, Problem};
+use crate::ledger::{Closing, Evidence, Job, NewVolume, Priority, Problem};
 use crate::results::Replaced;
 use crate::series::{self, Refusal, Series};
 use crate::sys::crash::{self, Point};
+use crate::telemetry::Urgency;
 use crate::telemetry::log::keyed_hash;
 use crate::volume::decode::plane_digest;
 use sha2::{Digest, Sha256};
@@ -141,7 +142,8 @@ impl Service {
                 return;
             }
         };
-        let ticket = Ticket { job: job.id, since, dated: job.created.into(), token };
+        let urgency = urgency(job.priority);
+        let ticket = Ticket { job: job.id, since, dated: job.created.into(), urgency, token };
         if self.street.submit(ticket, Input::Series(case.channels), &order, replaces).is_err() {
             // The street has been closed.
             self.jobs.release(job.id);
@@ -183,5 +185,14 @@ impl Service {
             self.metrics.fault(fault.code);
             self.jobs.postpone(job.id, &fault);
         }
+    }
+}
+
+/// As metrics say it.
+fn urgency(priority: Priority) -> Urgency {
+    match priority {
+        Priority::Stat => Urgency::Stat,
+        Priority::Routine => Urgency::Routine,
+        Priority::Batch => Urgency::Batch,
     }
 }

@@ -520,9 +520,10 @@ impl Reader for Model {
         Ok(self.lock().jobs.values().filter_map(|j| j.progress.not_before).min().map(|at| at.since(now)))
     }
 
-    fn oldest(&self) -> Result<Option<Duration>, LedgerError> {
-        let (now, open) = (self.now(), [State::Queued, State::Running, State::Waiting]);
-        Ok(self.lock().jobs.values().filter(|j| open.contains(&j.progress.state)).map(|j| now.since(j.created)).max())
+    fn oldest(&self) -> Result<Vec<(State, Duration)>, LedgerError> {
+        let (now, tables) = (self.now(), self.lock());
+        let of = |state: State| tables.jobs.values().filter(|j| j.progress.state == state).map(|j| now.since(j.created)).max();
+        Ok([State::Parked, State::Queued, State::Running, State::Waiting].into_iter().filter_map(|s| Some((s, of(s)?))).collect())
     }
 
     fn objects(&self, job: JobId) -> Result<Vec<Object>, LedgerError> {

@@ -318,7 +318,7 @@ fn without_room_nothing_is_taken_and_too_large_is_too_large() {
         let before = std::mem::replace(&mut world.configure, Box::new(|_| {}));
         world.configure = Box::new(move |config| {
             before(config);
-            config.spool.min_free = ByteSize(min_free);
+            (config.spool.min_free, config.spool.low_free) = (ByteSize(min_free), ByteSize(min_free));
             config.spool.max_instance = ByteSize(max_instance);
         });
         let daemon = Daemon::start(&world);
@@ -391,7 +391,10 @@ fn certificates_that_can_not_be_used_end_the_start_with_the_key() {
         let metrics = std::sync::Arc::new(stunetd::telemetry::Metrics::new().expect("metrics"));
         let spool = stunetd::config::Spool { path: folder.path().join("spool"), ..Default::default() };
         let ledger = crate::ledger::InMemory::new().open().0.into();
-        let reception = stunetd::intake::reception::Reception::open(&spool, ledger, metrics).expect("reception");
+        let clock = std::sync::Arc::new(stunetd::sys::clock::SystemClock);
+        let disks =
+            stunetd::intake::disks::Disks::new(&stunetd::config::Config::default(), stunetd::machine_space(), clock, metrics.clone());
+        let reception = stunetd::intake::reception::Reception::open(&spool, ledger, disks.into(), metrics).expect("reception");
         let fault = stunetd::intake::scp::Scp::start(&dimse, reception.into()).err().expect("refused");
         assert!(fault.code.name() == "config.invalid" && fault.detail.contains("dimse.tls_certificate"), "{fault}");
     }

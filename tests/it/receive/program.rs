@@ -12,7 +12,8 @@ use crate::support::{eventually, on_path};
 fn what_was_acknowledged_survives_a_kill() {
     need!(on_path("storescu"), "dcmtk is not here");
     let port = free_port();
-    let site = Site::new(&format!("[dimse]\nlisten = \"127.0.0.1:{port}\"\n[spool]\npath = \"spool\"\nmin_free = \"0 B\""));
+    let site =
+        Site::new(&format!("[dimse]\nlisten = \"127.0.0.1:{port}\"\n[spool]\npath = \"spool\"\nmin_free = \"0 B\"\nlow_free = \"0 B\""));
     let series = tempfile::tempdir().expect("folder");
     Ct::new(1, 8).write(series.path());
     let program = Program::start(&site);

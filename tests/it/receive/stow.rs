@@ -21,7 +21,6 @@ fn world(change: impl Fn(&mut Stow) + 'static) -> World {
     let mut world = World::new();
     world.configure = Box::new(move |config| {
         config.stow.enabled = true;
-        config.spool.min_free = ByteSize(0);
         change(&mut config.stow);
     });
     world

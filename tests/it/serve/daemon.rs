@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 use stunetd::config::{self, ByteSize, Config, HumanDuration};
 use stunetd::fault::Fault;
+use stunetd::intake::disks::SpaceOf;
 use stunetd::results::ResultManifest;
 use stunetd::sys::clock::SimulatedClock;
 use stunetd::sys::cores::Cores;
@@ -30,6 +31,8 @@ pub struct World {
     pub drain: Duration,
     /// The service manager.
     pub notifier: Notifier,
+    /// What the disks have.
+    pub space: SpaceOf,
     /// What else the configuration says.
     pub configure: Box<dyn Fn(&mut Config)>,
 }
@@ -42,6 +45,7 @@ impl World {
             host_memory: 2 << 30,
             drain: Duration::from_secs(36_000),
             notifier: Notifier::none(),
+            space: stunetd::machine_space(),
             configure: Box::new(|_| {}),
         };
         std::fs::create_dir(world.incoming()).expect("folder");
@@ -75,6 +79,7 @@ impl World {
         config.host_memory = ByteSize(self.host_memory);
         config.http.listen = config::LoopbackAddress::port(free_port());
         config.spool.path = self.spool();
+        (config.spool.min_free, config.spool.low_free) = (ByteSize(0), ByteSize(0));
         (self.configure)(&mut config);
         config
     }
@@ -141,6 +146,7 @@ impl<'w> Daemon<'w> {
             shutdown: shutdown.clone(),
             notifier: world.notifier.clone(),
             reload: None,
+            space: world.space.clone(),
         };
         let thread = Some(std::thread::spawn(move || run(config, seams)));
         let daemon = Daemon { world, address, clock, shutdown, thread, known: world.results().into() };

@@ -1,0 +1,222 @@
+//! The status page, the same for scripts and in the terminal; and that none of it, nor anything else that the daemon writes, names a patient.
+
+use crate::need;
+use crate::serve::daemon::{Daemon, World};
+use crate::serve::program::{Program, Site};
+use crate::support::ct::Ct;
+use crate::support::{eventually, on_path, schema};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use stunetd::fault::Code;
+
+/// A daemon that has done a study, parked one and works on a third.
+fn busy(world: &World) -> (Daemon<'_>, std::sync::mpsc::Sender<()>) {
+    let daemon = Daemon::start(world);
+    Ct::new(1, 4).write(&world.incoming());
+    daemon.next_result();
+    world.engine.next(crate::serve::scripted::Act::Fail(Code::SeriesMissingSlice));
+    Ct::new(2, 4).write(&world.incoming());
+    daemon.shows("stunetd_jobs{state=\"parked\"}", 1.0);
+    let go = world.engine.next_waits();
+    Ct::new(3, 4).write(&world.incoming());
+    daemon.passes("the engine works", || world.engine.calls() == 3);
+    daemon.passes("its progress shows", || daemon.get("/livez").1.contains("1 of 2"));
+    (daemon, go)
+}
+
+#[test]
+fn the_page_says_what_is_going_on() {
+    let world = World::new();
+    let (daemon, go) = busy(&world);
+    let (status, text) = daemon.get("/status.json");
+    assert_eq!(status, 200);
+    let json: Value = serde_json::from_str(&text).expect("JSON");
+    schema::conforms("top", &json);
+    assert_eq!(json["fine"]["state"], "ready");
+    assert_eq!(json["fine"]["attention"], serde_json::json!(["One study can not be done as it is."]));
+    assert_eq!(
+        (&json["flow"]["published"], &json["flow"]["jobs"]["parked"], &json["flow"]["jobs"]["working"]),
+        (&1.into(), &1.into(), &1.into())
+    );
+    assert_eq!((&json["work"][0]["stage"], &json["work"][0]["done"], &json["work"][0]["of"]), (&"segment".into(), &1.into(), &2.into()));
+    assert_eq!((&json["parked"][0]["job"], &json["parked"][0]["code"]), (&2.into(), &"series.missing_slice".into()));
+    assert_eq!(json["models"][0]["name"], "demo");
+    let (status, page) = daemon.get("/");
+    assert_eq!(status, 200);
+    for said in [
+        "needs a look",
+        "Is it fine?",
+        "Flow",
+        "Time",
+        "Machine",
+        "Edges",
+        "Models and failures",
+        "job 3 · segment",
+        "1 of 2 windows",
+        Code::SeriesMissingSlice.meaning(),
+        Code::SeriesMissingSlice.action(),
+        "stunetd jobs explain 2",
+    ] {
+        assert!(page.contains(said), "{said} is not in {page}");
+    }
+    for never in ["<script", "CANARY", "http://", "https://"] {
+        assert!(!page.contains(never), "{never} is in {page}");
+    }
+    go.send(()).expect("the engine waits");
+    daemon.next_result();
+    assert_eq!(serde_json::from_str::<Value>(&daemon.get("/status.json").1).expect("JSON")["work"], serde_json::json!([]));
+    daemon.end().expect("a clean end");
+}
+
+/// The daemon itself says that there is no room before it says anything else.
+#[test]
+fn the_page_says_that_there_is_no_space() {
+    let mut world = World::new();
+    world.space = std::sync::Arc::new(|_| Ok(stunetd::sys::machine::Space { free: 5, used: 5 }));
+    world.configure =
+        Box::new(|config| (config.spool.min_free, config.spool.low_free) = (stunetd::config::ByteSize(10), stunetd::config::ByteSize(10)));
+    let daemon = Daemon::start(&world);
+    let page = daemon.get("/").1;
+    assert!(page.contains("<title>stunetd · no space</title>") && page.contains("nothing is taken until there is some"), "{page}");
+    daemon.end().expect("a clean end");
+}
+
+/// A browser lays it out for a screen and a phone, light and dark. `STUNETD_BLESS=1` keeps the picture of docs/.
+#[test]
+fn a_browser_shows_the_page() {
+    let browser = need!(on_path("chromium"), "chromium is not here");
+    let world = World::new();
+    let (daemon, go) = busy(&world);
+    let dir = tempfile::tempdir().expect("folder");
+    let picture = |name: &str, size: &str, more: &[&str]| {
+        let file = dir.path().join(name);
+        let mut command = Command::new(&browser);
+        command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1"]);
+        command.arg(format!("--window-size={size}")).arg(format!("--screenshot={}", file.display()));
+        command.arg(format!("--user-data-dir={}", dir.path().join("profile").display())).args(more);
+        let output = command.arg(format!("http://{}/", daemon.address())).output().expect("chromium");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let bytes = std::fs::read(&file).unwrap_or_else(|e| panic!("no picture: {e}: {said}"));
+        let reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().expect("PNG");
+        (reader.info().width, bytes)
+    };
+    let (width, wide) = picture("wide.png", "1180,1120", &[]);
+    assert_eq!(width, 1180);
+    assert!((10_000..300_000).contains(&wide.len()), "{} bytes", wide.len());
+    let (_, dark) = picture("dark.png", "1180,1120", &["--blink-settings=preferredColorScheme=0", "--force-dark-mode"]);
+    let (_, phone) = picture("phone.png", "500,1900", &[]);
+    assert!(dark != wide && phone.len() > 10_000);
+    if let Some(folder) = std::env::var_os("STUNETD_PICTURES").map(PathBuf::from) {
+        for (name, bytes) in [("wide.png", &wide), ("dark.png", &dark), ("phone.png", &phone)] {
+            std::fs::write(folder.join(name), bytes).expect("written");
+        }
+    }
+    go.send(()).expect("the engine waits");
+    daemon.next_result();
+    daemon.end().expect("a clean end");
+}
+
+fn stunetd(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_stunetd")).args(arguments).output().expect("runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn top_shows_the_same_in_a_terminal() {
+    let site = Site::new("");
+    let file = site.dir.path().join("stunetd.toml");
+    let config = file.to_str().expect("UTF-8");
+    let (code, _, said) = stunetd(&["top", "--config", config]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("daemon.not_running"), "{said}");
+    let program = Program::start(&site);
+    Ct::new(1, 8).write(&site.incoming());
+    eventually("a result", || site.results().len() == 1);
+    program.shows("stunetd_jobs_ended_total{result=\"published\"}", 1.0);
+    let (code, page, said) = stunetd(&["top", "--once", "--config", config]);
+    assert_eq!(code, Some(0), "{said}");
+    for part in ["READY", "fine ", "flow ", "time ", "machine ", "edges ", "models ", "1 published", "demo"] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    assert!(!page.contains('\u{1b}'), "colours without a terminal: {page}");
+    let (code, json, said) = stunetd(&["top", "--json", "--config", config]);
+    assert_eq!(code, Some(0), "{said}");
+    let json: Value = serde_json::from_str(&json).expect("JSON");
+    schema::conforms("top", &json);
+    assert_eq!(json["flow"]["published"], 1);
+    assert_eq!(program.terminate(), Some(0));
+}
+
+/// Files below a folder.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { files(&path, found) } else { found.push(path) }
+    }
+}
+
+/// Patients' names and numbers stand in every object that the tests make. DICOM objects repeat them, as they must; nothing else does: no log
+/// line at the finest level, no metric, no page, no file name, no argument, nothing in the ledger, the manifest or the error of a bad file.
+#[test]
+fn no_patient_is_named_outside_of_dicom_objects() {
+    const CANARIES: [&str; 4] = ["CANARY", "NAME^OF", "042Y", "20260102"];
+    let site = Site::new("");
+    let text = std::fs::read_to_string(site.dir.path().join("stunetd.toml")).expect("configuration");
+    std::fs::write(site.dir.path().join("stunetd.toml"), text + "[log]\nlevel = \"debug\"\n").expect("written");
+    let program = Program::start_with(&site, &[("STUNETD_LOG", "trace,hyper=info".as_ref())]);
+    let incoming = site.incoming();
+    Ct::new(1, 8).write(&incoming);
+    // One that lacks a slice, one that is cut off, one whose text is not what it should be.
+    let gap = Ct::new(2, 8);
+    [0, 1, 2, 4, 5, 6, 7].iter().for_each(|slice| gap.write_slice(&incoming, *slice));
+    let spare = tempfile::tempdir().expect("folder");
+    Ct::new(3, 4).write(spare.path());
+    let mut copies = Vec::new();
+    files(spare.path(), &mut copies);
+    for (i, path) in copies.iter().enumerate() {
+        let bytes = std::fs::read(path).expect("file");
+        std::fs::write(incoming.join(format!("cut-{i}.dcm")), &bytes[..bytes.len() / (i + 2)]).expect("written");
+    }
+    Ct::new(4, 8).of("CANARY^NAME^OF^ANOTHER").write(&incoming);
+    eventually("two results", || site.results().len() == 2);
+    program.shows("stunetd_series_refused_total{code=\"series.missing_slice\"}", 1.0);
+    let said = |what: &str, text: &str| {
+        for canary in CANARIES {
+            if let Some(at) = text.find(canary) {
+                let near = text.get(at.saturating_sub(120)..(at + 60).min(text.len())).unwrap_or_default();
+                panic!("{canary} is in {what}: …{near}…");
+            }
+        }
+    };
+    for path in ["/", "/status.json", "/metrics", "/livez"] {
+        said(path, &program.get(path));
+    }
+    let config = site.dir.path().join("stunetd.toml").to_str().expect("UTF-8").to_owned();
+    for arguments in [&["jobs", "list", "--all"][..], &["jobs", "show", "1"], &["jobs", "explain", "1"], &["top", "--once"]] {
+        let (_, out, err) = stunetd(&[arguments, &["--config", &config]].concat());
+        said(&format!("{arguments:?}"), &(out + &err));
+    }
+    for process in std::fs::read_dir("/proc").expect("processes").flatten() {
+        let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        if arguments.windows(7).any(|w| w == b"stunetd") {
+            said("the arguments of a process", &String::from_utf8_lossy(&arguments));
+        }
+    }
+    said("the log", &program.log());
+    assert!(program.log().contains("TRACE") || program.log().contains("DEBUG"), "the log was not at its finest");
+    assert_eq!(program.terminate(), Some(0));
+    let mut written = Vec::new();
+    files(site.dir.path(), &mut written);
+    let mut looked = 0;
+    for path in written.iter().filter(|path| !path.starts_with(&incoming)) {
+        said("a file name", &path.strip_prefix(site.dir.path()).expect("below").to_string_lossy());
+        if path.extension().is_some_and(|e| e == "dcm") {
+            continue;
+        }
+        looked += 1;
+        said(&path.display().to_string(), &String::from_utf8_lossy(&std::fs::read(path).expect("file")));
+    }
+    assert!(looked >= 8, "{looked} files were looked at");
+}
