@@ -205,6 +205,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         engine: street.facts().clone(),
         folders: config.watch.len(),
         dicom: scp.as_ref().map(|scp| scp.address().to_string()),
+        deadline: config.stage_deadline.0,
         started: clock.monotonic(),
         clock: clock.clone(),
     };

@@ -146,6 +146,11 @@ fn page(now: &Snapshot, colours: bool) -> String {
         edges.files,
         counted(&edges.objects, "objects")
     ));
+    for to in &edges.destinations {
+        let state = if to.up { paint("up", "32") } else { paint("down", "1;31") };
+        let oldest = if to.oldest_s > 0 { format!(", oldest {}", age(Duration::from_secs(to.oldest_s))) } else { String::new() };
+        lines.push(format!("{} to {}: {state}{}{oldest}", head(""), to.name, counted(&to.results, "results")));
+    }
     let models: Vec<String> = now.models.iter().map(|m| format!("{} {} ({})", m.name, m.version, m.digest)).collect();
     lines.push(format!("{} {}{}", head("models"), models.join(", "), counted(&now.failures, "failures")));
 
@@ -176,6 +181,6 @@ fn of(counts: &BTreeMap<String, u64>, name: &str) -> u64 {
 
 /// `; WHAT: 1 this, 2 that`, or nothing.
 fn counted(counts: &BTreeMap<String, u64>, what: &str) -> String {
-    let list: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    let list: Vec<String> = counts.iter().filter(|(_, count)| **count > 0).map(|(name, count)| format!("{count} {name}")).collect();
     if list.is_empty() { String::new() } else { format!("; {what}: {}", list.join(", ")) }
 }

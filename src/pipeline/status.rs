@@ -10,7 +10,7 @@ use crate::sys::clock::Clock;
 use crate::telemetry::reading::Reading;
 use crate::telemetry::{JobState, Metrics, Place, Post, Stage};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub struct Status {
     pub folders: usize,
     /// Where DICOM is listened for.
     pub dicom: Option<String>,
+    /// How long anybody may take to get ahead.
+    pub deadline: Duration,
     /// Tells time.
     pub clock: Arc<dyn Clock>,
     /// When the daemon was started.
@@ -178,6 +180,21 @@ pub struct Edges {
     pub associations: BTreeMap<String, u64>,
     /// Objects of the network by what became of them.
     pub objects: BTreeMap<String, u64>,
+    /// Where results go.
+    pub destinations: Vec<Destination>,
+}
+
+/// Where results go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Destination {
+    /// Its configured name.
+    pub name: String,
+    /// It can be reached, as far as is known.
+    pub up: bool,
+    /// Results on their way to it, by state.
+    pub results: BTreeMap<String, u64>,
+    /// Age of the oldest that waits, s.
+    pub oldest_s: u64,
 }
 
 /// A model.
@@ -256,9 +273,18 @@ impl Status {
             1 => attention.push("One study can not be done as it is.".to_owned()),
             n => attention.push(format!("{n} studies can not be done as they are.")),
         }
-        let hung: Vec<String> = reading.by("stunetd_watchdog_stage_stalls_total", "stage").into_iter().map(|(stage, _)| stage).collect();
-        if !hung.is_empty() {
-            attention.push(format!("Hung since the start: {}.", hung.join(", ")));
+        let now = self.clock.monotonic();
+        for beat in self.board.beats().iter().filter(|beat| beat.is_late(now, self.deadline)) {
+            let job = beat.job.map_or(String::new(), |job| format!(" with job {job}"));
+            attention.push(format!("`{}` gets no further{job}.", beat.post.name()));
+        }
+        for name in reading.all("stunetd_destination_up", "destination") {
+            if count("stunetd_destination_up", &[("destination", name.as_str())]) == 0 {
+                attention.push(format!("The destination `{name}` can not be reached."));
+            }
+            if count("stunetd_outbox_objects", &[("destination", name.as_str()), ("state", "parked")]) > 0 {
+                attention.push(format!("The destination `{name}` has refused results."));
+            }
         }
         if count("stunetd_config_last_reload_successful", &[]) == 0 && state == "ready" {
             attention.push("The configuration file has mistakes; the one before is in use.".to_owned());
@@ -336,6 +362,7 @@ impl Status {
             associations_open: reading.value("stunetd_associations_active", &[]) as u64,
             associations: whole(reading.by("stunetd_associations_total", "result")),
             objects: whole(reading.by("stunetd_network_instances_total", "result")),
+            destinations: reading.all("stunetd_destination_up", "destination").into_iter().map(|name| destination(reading, name)).collect(),
         }
     }
 
@@ -358,6 +385,21 @@ impl Status {
                 }
             })
             .collect()
+    }
+}
+
+fn destination(reading: &Reading, name: String) -> Destination {
+    let of = [("destination", name.as_str())];
+    let state = |state: String| {
+        let count = reading.value("stunetd_outbox_objects", &[("destination", name.as_str()), ("state", state.as_str())]);
+        (state, count as u64)
+    };
+    let states: BTreeSet<String> = reading.all("stunetd_outbox_objects", "state").into_iter().collect();
+    Destination {
+        up: reading.value("stunetd_destination_up", &of) > 0.0,
+        results: states.into_iter().map(state).collect(),
+        oldest_s: reading.value("stunetd_outbox_oldest_age_seconds", &of) as u64,
+        name,
     }
 }
 

@@ -496,6 +496,10 @@ fn device(
                 !place.shared.is_over(job)
             });
             envelope.times.engine = engine.timings();
+            if let Some(memory) = engine.memory() {
+                metrics.device.memory(&facts.device, memory.used, memory.reserved, memory.total);
+            }
+            metrics.device.out_of_memory(engine.steps_down(), matches!(&labelled, Err(fault) if fault.code == Code::DeviceOutOfMemory));
             owned = Some(Owned { model: model.digest.clone(), engine });
             labelled.inspect(|l| metrics.voxels(l.labels.labels().len() as u64))
         });

@@ -27,6 +27,17 @@ pub struct Progress {
     pub of: usize,
 }
 
+/// Bytes of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// In tensors now.
+    pub used: u64,
+    /// Held for tensors, used or not.
+    pub reserved: u64,
+    /// That there are.
+    pub total: u64,
+}
+
 /// Turns a prepared grid into labels on the source grid. Lives on one thread; tensors never leave it.
 pub trait Engine {
     /// The labels of one study. `progress` is called after each window, and may return `false` to stop: the fault is
@@ -37,6 +48,16 @@ pub trait Engine {
         options: SegmentOptions,
         progress: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LabelMap, Fault>;
+
+    /// Memory of the device; none where it is the host's.
+    fn memory(&self) -> Option<DeviceMemory> {
+        None
+    }
+
+    /// How often the last study was begun anew in a way that needs less device memory.
+    fn steps_down(&self) -> usize {
+        0
+    }
 
     /// Seconds and counts of the last study, by stage name, for metrics and benches.
     fn timings(&self) -> Vec<(&'static str, f64)> {

@@ -19,7 +19,7 @@ mod torch_engine;
 
 pub use crate::stunet::DeviceChoice;
 pub use decision::Decision;
-pub use engine::{Engine, Progress, SegmentOptions};
+pub use engine::{DeviceMemory, Engine, Progress, SegmentOptions};
 pub use error::SegmentError;
 pub use memory::{Grids, MemoryLimits, MemoryNeed, Placement, bytes_needed};
 pub use timings::Timings;

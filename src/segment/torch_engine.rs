@@ -6,7 +6,7 @@ use super::label_sinks::{DeviceLabels, HostLabels};
 use super::memory::{Grids, MemoryLimits, Placement, bytes_needed, placements_on_device};
 use super::postprocess::postprocess;
 use super::tiles::Tiling;
-use super::{Decision, DeviceChoice, Engine, Progress, SegmentError, SegmentOptions, Timings};
+use super::{Decision, DeviceChoice, DeviceMemory, Engine, Progress, SegmentError, SegmentOptions, Timings};
 use crate::fault::Fault;
 use crate::models::{Generation, Manifest};
 use crate::stunet::{Error, Network, Precision, cuda_memory, empty_cuda_cache, upload};
@@ -35,6 +35,7 @@ pub struct TorchEngine {
     limits: MemoryLimits,
     exact: bool,
     timings: Timings,
+    steps_down: usize,
 }
 
 impl TorchEngine {
@@ -65,7 +66,7 @@ impl TorchEngine {
         }
         let patch = manifest.architecture.check_patch(manifest.inference.patch);
         patch.map_err(|e| SegmentError::Network(e.into()))?;
-        Ok(TorchEngine { network, manifest, limits: MemoryLimits::default(), exact: false, timings: Timings::default() })
+        Ok(TorchEngine { network, manifest, limits: MemoryLimits::default(), exact: false, timings: Timings::default(), steps_down: 0 })
     }
 
     /// The same engine, refusing studies that need more memory.
@@ -145,6 +146,7 @@ impl TorchEngine {
             tiling,
             grids,
         };
+        self.steps_down = 0;
         let mut rest = placements.iter();
         let (labels, mut timings) = loop {
             let Some(placement) = rest.next() else {
@@ -153,6 +155,7 @@ impl TorchEngine {
             match self.run(&plan, placement, progress) {
                 // The estimate was too low, or somebody else uses the device.
                 Err(SegmentError::Network(Error::OutOfMemory(_))) if !rest.as_slice().is_empty() => {
+                    self.steps_down += 1;
                     empty_cuda_cache().map_err(SegmentError::from)?;
                 }
                 done => break done?,
@@ -221,6 +224,17 @@ impl Engine for TorchEngine {
         progress: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<LabelMap, Fault> {
         self.labels(prepared, options, progress)
+    }
+
+    fn memory(&self) -> Option<DeviceMemory> {
+        let Device::Cuda(index) = self.network.device() else { return None };
+        // A device that is lost is told of by the next study.
+        let memory = cuda_memory(index).ok()?;
+        Some(DeviceMemory { used: memory.allocated, reserved: memory.reserved, total: memory.total })
+    }
+
+    fn steps_down(&self) -> usize {
+        self.steps_down
     }
 
     fn timings(&self) -> Vec<(&'static str, f64)> {

@@ -5,8 +5,10 @@
 //! first event.
 
 mod delivery;
+mod device;
 
 pub use delivery::{Attempt, DeliveryMetrics};
+pub use device::DeviceMetrics;
 
 use super::names::{Association, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark};
 use super::reading::Reading;
@@ -65,6 +67,8 @@ pub struct Metrics {
     voxels: IntCounter,
     /// What goes to destinations.
     pub delivery: DeliveryMetrics,
+    /// Device memory.
+    pub device: DeviceMetrics,
     faults: IntCounterVec,
     panics: IntCounterVec,
     stalls: IntCounterVec,
@@ -188,6 +192,7 @@ impl Metrics {
             windows: register(&r, IntCounter::new("infer_patches_total", "Windows that went through the network."))?,
             voxels: register(&r, IntCounter::new("infer_voxels_total", "Voxels that were labelled."))?,
             delivery: DeliveryMetrics::new(&r)?,
+            device: DeviceMetrics::new(&r)?,
             faults: zeroed(&r, "faults_total", "Failures, by code.", "code", codes())?,
             stalls: zeroed(
                 &r,

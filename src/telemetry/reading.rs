@@ -50,6 +50,12 @@ impl Reading {
         found
     }
 
+    /// The values that a label of a metric has, in their order.
+    pub fn all(&self, name: &str, label: &str) -> Vec<String> {
+        let values = self.metrics(name, &[]).filter_map(|(_, metric)| metric.get_label().iter().find(|l| l.name() == label));
+        values.map(|l| l.value().to_owned()).collect()
+    }
+
     /// The labels of every metric of a name that is not 0.
     pub fn labels(&self, name: &str) -> Vec<Vec<(String, String)>> {
         let there = self.metrics(name, &[]).filter(|(kind, metric)| plain(*kind, metric) != 0.0);

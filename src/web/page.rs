@@ -84,7 +84,7 @@ fn fine(now: &Snapshot) -> Markup {
                 (number(&parked.to_string(), "can not be done", if parked > 0 { "amber" } else { "" }))
             }
             @if !now.fine.attention.is_empty() {
-                ul.attention { @for text in &now.fine.attention { li { (text) } } }
+                ul.attention { @for text in &now.fine.attention { li { (coded(text)) } } }
             }
         }
     }
@@ -114,7 +114,7 @@ fn parked(cases: &[Parked], all: u64) -> Markup {
             @for case in cases {
                 div.case {
                     b { (case.meaning) } " " span.soft { "job " (case.job) ", " (since(case.age_s)) " ago" }
-                    p { (case.action) }
+                    p { (coded(&case.action)) }
                     code { (case.code) " · stunetd jobs explain " (case.job) }
                 }
             }
@@ -206,6 +206,13 @@ fn edges(now: &Snapshot) -> Markup {
                     @for (result, count) in &edges.associations { (line(&format!("associations {result}"), *count)) }
                 }
                 @for (result, count) in &edges.objects { (line(&format!("objects {result}"), *count)) }
+                @for to in &edges.destinations {
+                    @let waiting: u64 = to.results.iter().filter(|(state, _)| *state != "parked").map(|(_, n)| n).sum();
+                    tr {
+                        td.name { "to " b { (to.name) } " " span class={ "pill " (if to.up { "" } else { "red" }) } { (if to.up { "up" } else { "down" }) } }
+                        td { (waiting) " wait" @if of(&to.results, "parked") > 0 { ", " (of(&to.results, "parked")) " refused" } }
+                    }
+                }
             }
         }
     }
@@ -222,6 +229,11 @@ fn models(now: &Snapshot) -> Markup {
             @if now.failures.is_empty() { p.soft { "No failures since the start." } }
         }
     }
+}
+
+/// A text in which what stands between backticks is to be typed.
+fn coded(text: &str) -> Markup {
+    html! { @for (i, part) in text.split('`').enumerate() { @if i % 2 == 1 { code { (part) } } @else { (part) } } }
 }
 
 fn number(value: &str, name: &str, tone: &str) -> Markup {

@@ -29,6 +29,8 @@ fn existing() -> BTreeSet<String> {
     metrics.facts(&Facts { version: "", libtorch: String::new(), device: String::new() });
     metrics.models([("", "", "")].into_iter());
     metrics.rules(["all"].into_iter());
+    metrics.delivery.destination("pacs", &["status"]);
+    metrics.device.memory("cuda:0", 1, 2, 3);
     let text = metrics.text().expect("text");
     text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned)).collect()
 }

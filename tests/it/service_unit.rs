@@ -1,7 +1,11 @@
 //! The unit for systemd and its account and folders, judged by systemd's own programs.
 
 use crate::need;
-use crate::support::on_path;
+use crate::serve::daemon::free_port;
+use crate::serve::program::Site;
+use crate::support::ct::Ct;
+use crate::support::{eventually, http_get, on_path};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -87,4 +91,87 @@ fn the_account_and_its_folders_are_made() {
         let meta = std::fs::metadata(root.path().join("var/lib/stunetd").join(folder)).expect(folder);
         assert_eq!(meta.permissions().mode() & 0o7777, mode, "{folder}");
     }
+}
+
+/// System calls of a group of systemd's, those of the groups in it included.
+fn group(name: &str) -> BTreeSet<String> {
+    let output = Command::new("systemd-analyze").args(["syscall-filter", name]).output().expect("systemd-analyze");
+    let mut calls = BTreeSet::new();
+    for word in text(&output).lines().skip(1).map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        if word.starts_with('@') {
+            calls.extend(group(word))
+        } else {
+            calls.insert(word.to_owned());
+        }
+    }
+    calls
+}
+
+/// From its start over a compressed study to its end, decode workers and generated code included, the daemon makes no system call that the unit
+/// forbids.
+#[test]
+fn a_whole_study_needs_no_system_call_that_the_unit_forbids() {
+    for program in ["strace", "systemd-analyze", "dcmcjpls"] {
+        need!(on_path(program), "strace, systemd or dcmtk is not here");
+    }
+    let traced = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output().expect("strace");
+    if !traced.status.success() {
+        return crate::support::note_skipped(module_path!(), "processes may not be traced here");
+    }
+    let unit = std::fs::read_to_string(file("stunetd.service")).expect("unit");
+    let (mut allowed, mut forbidden) = (group("@default"), BTreeSet::new());
+    for words in unit.lines().filter_map(|l| l.strip_prefix("SystemCallFilter=")) {
+        let (set, words) = words.strip_prefix('~').map_or((&mut allowed, words), |words| (&mut forbidden, words));
+        for word in words.split(' ') {
+            if word.starts_with('@') {
+                set.extend(group(word))
+            } else {
+                set.insert(word.to_owned());
+            }
+        }
+    }
+    forbidden.retain(|call| !group("@default").contains(call));
+
+    let dicom = free_port();
+    let site = Site::new(&format!("[dimse]\nlisten = \"127.0.0.1:{dicom}\""));
+    let (plain, trace) = (tempfile::tempdir().expect("folder"), site.dir.path().join("trace"));
+    Ct::new(1, 8).write(plain.path());
+    let mut daemon = Command::new("strace")
+        .args(["-f", "-qq", "-o"])
+        .arg(&trace)
+        .arg(env!("CARGO_BIN_EXE_stunetd"))
+        .args(["serve", "--config"])
+        .arg(site.dir.path().join("stunetd.toml"))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("strace");
+    eventually("the daemon is ready", || http_get(site.address, "/readyz").is_some_and(|(status, _)| status == 200));
+    for entry in std::fs::read_dir(plain.path()).expect("folder").flatten() {
+        let done = Command::new("dcmcjpls").arg(entry.path()).arg(site.incoming().join(entry.file_name())).status().expect("dcmcjpls");
+        assert!(done.success());
+    }
+    eventually("a result", || site.results().len() == 1);
+    http_get(site.address, "/").expect("a page");
+    // The daemon is the process that strace started: the first that the trace names.
+    let first = std::fs::read_to_string(&trace).expect("trace");
+    let number = first.split(' ').next().expect("a number").to_owned();
+    assert!(Command::new("kill").args(["-TERM", &number]).status().expect("kill").success());
+    assert!(daemon.wait().expect("ended").success());
+
+    let trace = std::fs::read_to_string(&trace).expect("trace");
+    let name = |line: &str| {
+        let call = line.split_once(' ')?.1.trim_start();
+        call.split_once('(')
+            .map(|(name, _)| name.to_owned())
+            .filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
+    };
+    let mut used: BTreeSet<String> = trace.lines().filter_map(name).collect();
+    assert!(used.contains("seccomp") && used.len() > 50, "not a whole study: {used:?}");
+    // SQLite gives its files to their owner, when it runs as root.
+    used.remove("fchown");
+    let refused: Vec<_> = used.iter().filter(|call| !allowed.contains(*call) || forbidden.contains(*call)).collect();
+    println!("{} system calls, {} allowed", used.len(), allowed.len() - forbidden.len());
+    assert!(refused.is_empty(), "{refused:?}");
+    // Why MemoryDenyWriteExecute= is off.
+    println!("code is generated: {}", trace.contains("PROT_READ|PROT_WRITE|PROT_EXEC"));
 }

@@ -44,6 +44,8 @@ fn the_page_says_what_is_going_on() {
     assert_eq!(json["models"][0]["name"], "demo");
     let (status, page) = daemon.get("/");
     assert_eq!(status, 200);
+    // What is to be typed is set apart.
+    let action = Code::SeriesMissingSlice.action().replacen('`', "<code>", 1).replacen('`', "</code>", 1);
     for said in [
         "needs a look",
         "Is it fine?",
@@ -55,7 +57,7 @@ fn the_page_says_what_is_going_on() {
         "job 3 · segment",
         "1 of 2 windows",
         Code::SeriesMissingSlice.meaning(),
-        Code::SeriesMissingSlice.action(),
+        &action,
         "stunetd jobs explain 2",
     ] {
         assert!(page.contains(said), "{said} is not in {page}");
@@ -82,6 +84,35 @@ fn the_page_says_that_there_is_no_space() {
     daemon.end().expect("a clean end");
 }
 
+/// A destination that nobody answers at is named, on the page, in the terminal's words and for scripts.
+#[test]
+fn the_page_says_where_results_can_not_go() {
+    let mut world = World::new();
+    let port = crate::serve::daemon::free_port();
+    world.configure = Box::new(move |config| {
+        config.destination = vec![stunetd::config::Destination {
+            name: "pacs".into(),
+            accepts: stunetd::config::Accepts::Research,
+            address: format!("127.0.0.1:{port}"),
+            ae_title: Some("PACS".parse().expect("title")),
+            ..stunetd::config::Destination::default()
+        }];
+    });
+    let daemon = Daemon::start(&world);
+    Ct::new(1, 4).write(&world.incoming());
+    daemon.next_result();
+    daemon.shows("stunetd_destination_up{destination=\"pacs\"}", 0.0);
+    daemon.shows("stunetd_outbox_objects{destination=\"pacs\",state=\"waiting\"}", 1.0);
+    let json: Value = serde_json::from_str(&daemon.get("/status.json").1).expect("JSON");
+    schema::conforms("top", &json);
+    let pacs = &json["edges"]["destinations"][0];
+    assert_eq!((&pacs["name"], &pacs["up"], &pacs["results"]["waiting"]), (&"pacs".into(), &false.into(), &1.into()));
+    assert_eq!(json["fine"]["attention"], serde_json::json!(["The destination `pacs` can not be reached."]));
+    let page = daemon.get("/").1;
+    assert!(page.contains("The destination <code>pacs</code> can not be reached.") && page.contains("1 wait"), "{page}");
+    daemon.end().expect("a clean end");
+}
+
 /// A browser lays it out for a screen and a phone, light and dark. `STUNETD_BLESS=1` keeps the picture of docs/.
 #[test]
 fn a_browser_shows_the_page() {
@@ -101,10 +132,10 @@ fn a_browser_shows_the_page() {
         let reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().expect("PNG");
         (reader.info().width, bytes)
     };
-    let (width, wide) = picture("wide.png", "1180,1120", &[]);
+    let (width, wide) = picture("wide.png", "1180,1290", &[]);
     assert_eq!(width, 1180);
     assert!((10_000..300_000).contains(&wide.len()), "{} bytes", wide.len());
-    let (_, dark) = picture("dark.png", "1180,1120", &["--blink-settings=preferredColorScheme=0", "--force-dark-mode"]);
+    let (_, dark) = picture("dark.png", "1180,1290", &["--blink-settings=preferredColorScheme=0", "--force-dark-mode"]);
     let (_, phone) = picture("phone.png", "500,1900", &[]);
     assert!(dark != wide && phone.len() > 10_000);
     if let Some(folder) = std::env::var_os("STUNETD_PICTURES").map(PathBuf::from) {

@@ -155,6 +155,8 @@ fn a_hang_gives_no_more_signs_of_life_until_it_goes_on() {
     Ct::new(2, 4).write(&world.incoming());
     daemon.passes("the engine hangs", || world.engine.calls() == 2);
     daemon.shows(stalls, 1.0);
+    let json: serde_json::Value = serde_json::from_str(&daemon.get("/status.json").1).expect("JSON");
+    assert_eq!(json["fine"]["attention"], serde_json::json!(["`segment` gets no further with job 2."]));
     let silent = signs();
     let mut seconds = 0;
     daemon.passes("a minute", || {
