@@ -139,6 +139,20 @@ codes! {
     DeliveryUnverified, "delivery.unverified", Poison, "The result may be at the destination, and nobody can tell.", "Look for it there; `stunetd jobs retry` sends it once more, `stunetd jobs cancel` leaves it.";
     DeliveryNothing, "delivery.nothing_to_send", Poison, "The result has no file in a format of the destination.", "Compare `formats` of the destination with `output.formats`.";
     DeliveryCoerced, "delivery.coerced", Retryable, "The destination took the result with a warning.", "Nothing; compare the object there with ours if the message names attributes.";
+    // ---- curated cases
+    CasesGeometry, "cases.geometry", Poison, "The labels do not lie on the grid of their image.", "Export them on the image's own grid, or name the image that they were drawn on.";
+    CasesNoKnownLabel, "cases.no_known_label", Poison, "No structure of the file is a label of the model.", "Name or code the structures as the model does, or say which is which.";
+    CasesOverlap, "cases.overlap", Poison, "Two labels claim the same voxels.", "Correct the labels: each voxel belongs to one structure.";
+    CasesImplausible, "cases.implausible_volume", Poison, "A label's volume is not one that such an organ has.", "Correct the label, or confirm that it is right.";
+    CasesDuplicate, "cases.duplicate", Poison, "The image is a case already.", "Nothing; or withdraw the other case first.";
+    CasesSignOff, "cases.bad_signoff", Poison, "The reader's record is missing something, or is not about these labels.", "Have the labels looked at and signed for as they are.";
+    CasesUnchanged, "cases.unchanged", Poison, "The labels are the model's own: nobody changed them.", "Nothing; such labels are never learned from.";
+    CasesLeak, "cases.leak", Fatal, "One patient is on both sides of the split.", "Find out which cases are of one person, and withdraw those of one side.";
+    // ---- training
+    TrainingCase, "training.bad_case", Poison, "A prepared case is damaged or does not fit.", "Remove the file and have the case prepared again.";
+    TrainingCheckpoint, "training.bad_checkpoint", Poison, "The checkpoint of a training run does not fit it.", "Start the run anew in an empty folder; nothing that serves has changed.";
+    TrainingSettings, "training.bad_settings", Poison, "The settings of a training run do not fit each other or the weights.", "Correct what the message names.";
+    TrainingNotFinite, "training.not_finite", Poison, "A loss, gradient or weight became infinite or not a number.", "Lower the learning rate, or leave out the case that the message names.";
     // ---- ourselves
     InternalBug, "internal.bug", Poison, "A step that can not fail has failed.", "Report it with the log lines around it.";
     InternalTorch, "internal.torch", Poison, "libtorch reported an error.", "See the message; run `stunetd doctor`.";

@@ -17,6 +17,7 @@ pub mod series;
 pub mod stunet;
 pub mod sys;
 pub mod telemetry;
+pub mod training;
 pub mod volume;
 pub mod web;
 

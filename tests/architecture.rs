@@ -44,18 +44,19 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio", &["web", "pipeline", "cli", "intake", "sys"]),
     ("notify", &["intake"]),
     ("sd_notify", &["sys"]),
-    ("maud", &["web"]),
+    ("maud", &["web", "training"]),
     ("rusqlite", &["ledger"]),
     ("prometheus", &["telemetry"]),
     ("clap", &["cli"]),
     ("anyhow", &["cli"]),
     ("indicatif", &["cli"]),
-    ("crossbeam", &["cli", "pipeline", "intake", "sys"]),
+    ("crossbeam", &["cli", "pipeline", "intake", "sys", "training"]),
     ("rayon", &["volume", "segment", "results", "dicom", "intake", "series", "stunet", "sys"]),
     ("png", &["results"]),
     ("libloading", &["sys", "stunet"]),
-    ("safetensors", &["stunet", "models", "cli"]),
-    ("toml", &["config", "models", "cli"]),
+    ("safetensors", &["stunet", "models", "cli", "training"]),
+    ("toml", &["config", "models", "cli", "training"]),
+    ("jiff", &["training"]),
 ];
 
 /// Rooms with `unsafe` code.

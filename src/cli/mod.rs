@@ -23,6 +23,7 @@ mod segment;
 mod selection;
 pub mod serve;
 mod top;
+mod train_worker;
 
 pub use report::{print_json, print_line};
 
@@ -55,13 +56,15 @@ enum Verb {
     Doctor(doctor::Args),
     Top(top::Args),
     Demo(demo::Args),
+    #[command(hide = true)]
+    TrainWorker(train_worker::Args),
 }
 
 impl Verb {
     /// Whether the verb was asked for one JSON document on stdout.
     fn json(&self) -> bool {
         match self {
-            Verb::Serve(_) => false,
+            Verb::Serve(_) | Verb::TrainWorker(_) => false,
             Verb::Segment(args) => args.json,
             Verb::Inspect(args) => args.json,
             Verb::Model(args) => args.json(),
@@ -84,6 +87,7 @@ impl Verb {
             Verb::Doctor(args) => doctor::run(args),
             Verb::Top(args) => top::run(args),
             Verb::Demo(args) => demo::run(args),
+            Verb::TrainWorker(args) => train_worker::run(args),
         }
     }
 }

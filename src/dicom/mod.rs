@@ -16,6 +16,7 @@ mod pixel_data;
 mod pixel_location;
 pub mod query;
 pub mod rle;
+pub mod rtstruct;
 pub mod seg;
 pub mod syntax;
 mod time;

@@ -20,7 +20,7 @@ pub fn forward_file(network: &Network, input: &Path, output: &Path, all_heads: b
     };
     let outputs = if all_heads { network.forward_all(tensor)? } else { vec![network.forward(tensor)?] };
     let named: Vec<_> = outputs.into_iter().enumerate().map(|(i, t)| (format!("output.{i}"), t)).collect();
-    tensor_file::write(output, &named)
+    tensor_file::write(output, &named, None)
 }
 
 /// The first few tensors of a file, for a message.

@@ -33,7 +33,7 @@ macro_rules! by_kind {
 use by_kind;
 
 /// The start of an array whose disjoint parts are written by several threads.
-struct Shared<T>(*mut T);
+pub(super) struct Shared<T>(pub *mut T);
 
 // SAFETY: only a pointer; whoever makes slices of it proves that they do not overlap.
 unsafe impl<T: Send> Sync for Shared<T> {}
@@ -41,7 +41,7 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 impl<T> Shared<T> {
     /// # Safety
     /// `index` must lie in the array.
-    unsafe fn at(&self, index: usize) -> *mut T {
+    pub unsafe fn at(&self, index: usize) -> *mut T {
         // SAFETY: the caller's promise.
         unsafe { self.0.add(index) }
     }
@@ -51,23 +51,23 @@ fn shape(tensor: &Tensor) -> Error {
     Error::Torch(format!("fused kernels do not take shape {:?} with strides {:?} here", tensor.size(), tensor.stride()))
 }
 
-fn five(tensor: &Tensor) -> Result<[usize; 5], Error> {
+pub(super) fn five(tensor: &Tensor) -> Result<[usize; 5], Error> {
     match *tensor.size().as_slice() {
         [n, c, x, y, z] => Ok([n, c, x, y, z].map(|edge| edge as usize)),
         _ => Err(shape(tensor)),
     }
 }
 
-/// Checks that a tensor is on the CPU, of kind `T`, and dense in channels-last order.
-fn is_channels_last<T: Element>(tensor: &Tensor) -> Result<(), Error> {
+/// Checks that a tensor is on the CPU, of this kind, and dense in channels-last order.
+pub(super) fn is_channels_last(tensor: &Tensor, kind: Kind) -> Result<(), Error> {
     let [_, c, x, y, z] = five(tensor)?;
     let dense = [c * x * y * z, 1, c * y * z, c * z, c];
     let fits = tensor.size().iter().zip(tensor.stride()).zip(dense).all(|((&n, stride), dense)| n <= 1 || stride == dense as i64);
-    if tensor.device() != Device::Cpu || tensor.f_kind()? != T::KIND || tensor.numel() == 0 || !fits { Err(shape(tensor)) } else { Ok(()) }
+    if tensor.device() != Device::Cpu || tensor.f_kind()? != kind || tensor.numel() == 0 || !fits { Err(shape(tensor)) } else { Ok(()) }
 }
 
 fn elements<T: Element>(tensor: &Tensor) -> Result<&[T], Error> {
-    is_channels_last::<T>(tensor)?;
+    is_channels_last(tensor, T::KIND)?;
     // SAFETY: a dense CPU tensor has `numel` numbers of its kind, initialised, from `data_ptr` on; the borrow of the
     // tensor keeps them alive, and this room writes only to tensors that it shares with nobody.
     Ok(unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), tensor.numel()) })
@@ -76,7 +76,7 @@ fn elements<T: Element>(tensor: &Tensor) -> Result<&[T], Error> {
 /// # Safety
 /// No other tensor or slice may refer to the same numbers while the slice lives.
 unsafe fn elements_mut<T: Element>(tensor: &mut Tensor) -> Result<&mut [T], Error> {
-    is_channels_last::<T>(tensor)?;
+    is_channels_last(tensor, T::KIND)?;
     // SAFETY: as in `elements`, and exclusive by the caller's promise.
     Ok(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<T>(), tensor.numel()) })
 }

@@ -11,6 +11,7 @@ mod error;
 mod forward_file;
 mod fused;
 mod layers;
+pub mod learning;
 mod network;
 mod precision;
 pub mod runtime;

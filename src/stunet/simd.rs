@@ -81,6 +81,28 @@ impl Element for f32 {
     }
 }
 
+/// `e^x` for `x <= 0`, within 2 units in the last place; what lies below e^-87 becomes e^-87 (1.6e-38). Cephes' `expf`
+/// (S. Moshier) without branches.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    /// Adding it rounds to an integer, which the lowest bits then hold.
+    const ROUND: f32 = 12_582_912.0;
+    let x = if x < -87.0 { -87.0 } else { x };
+    let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = rounded - ROUND;
+    // ln 2 in two parts, the first of them exact in few bits.
+    let r = n.mul_add(-355.0 / 512.0, x);
+    let r = n.mul_add(2.121_944_4e-4, r);
+    let p = 1.987_569_2e-4_f32.mul_add(r, 1.398_2e-3);
+    let p = p.mul_add(r, 8.333_452e-3);
+    let p = p.mul_add(r, 4.166_579_6e-2);
+    let p = p.mul_add(r, 0.166_666_65);
+    let p = p.mul_add(r, 0.5);
+    let p = p.mul_add(r * r, r) + 1.0;
+    let power = (rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23;
+    p * f32::from_bits(power)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +117,17 @@ mod tests {
                 assert!(ours.widen().to_bits() == theirs.to_f32().to_bits() || (value.is_nan() && ours.widen().is_nan()), "{value:e}");
             }
         }
+    }
+
+    #[test]
+    fn exponential_is_exact_to_two_units() {
+        for i in 0..=870_000 {
+            let x = -(i as f32) / 1e4;
+            let expected = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - expected).abs() / expected;
+            assert!(error <= 2.0 * f64::from(f32::EPSILON), "exp({x}): {error:e}");
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(-1e30) < 2e-38 && exp(f32::NAN).is_nan());
     }
 }

@@ -5,12 +5,14 @@ use crate::sys::durable::{self, Step, StorageError};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use tch::{Kind, Tensor};
 
 /// Numbers that are brought from the device and written at a time.
 const CHUNK: i64 = 4 << 20;
+/// Largest header that is read for its notes alone.
+const MAX_HEADER: u64 = 16 << 20;
 
 /// Reads all tensors of a file, in the kind in which they are stored (f64, f32, f16, bf16). `accept` sees the names and
 /// shapes, and may refuse the file before memory is reserved for any tensor.
@@ -44,8 +46,25 @@ pub(super) fn read(
         .collect()
 }
 
-/// Writes f32 or f64 tensors, in this order, each in row-major order.
-pub(super) fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), Error> {
+/// What a file says about itself beside its tensors.
+pub(super) fn notes(path: &Path) -> Result<HashMap<String, String>, Error> {
+    let unreadable = |source| Error::Unreadable { path: path.into(), source };
+    let wrong = |detail: String| Error::Weights { path: path.into(), detail };
+    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(unreadable)?;
+    let length = u64::from_le_bytes(size);
+    if length > MAX_HEADER {
+        return Err(wrong(format!("a header of {length} bytes; at most {MAX_HEADER} are accepted")));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(unreadable)?;
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| wrong(format!("not a safetensors file: {e}")))?;
+    Ok(metadata.metadata().clone().unwrap_or_default())
+}
+
+/// Writes f32 or f64 tensors, in this order, each in row-major order, and what is to be said about them.
+pub(super) fn write(path: &Path, tensors: &[(String, Tensor)], notes: Option<HashMap<String, String>>) -> Result<(), Error> {
     let mut end = 0;
     let mut infos = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
@@ -62,7 +81,7 @@ pub(super) fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result<(), Err
         ));
     }
     let broken = |e: String| Error::Torch(format!("{}: {e}", path.display()));
-    let metadata = Metadata::new(None, infos).map_err(|e| broken(e.to_string()))?;
+    let metadata = Metadata::new(notes, infos).map_err(|e| broken(e.to_string()))?;
     let mut header = serde_json::to_vec(&metadata).map_err(|e| broken(e.to_string()))?;
     header.resize(header.len().next_multiple_of(8), b' ');
     durable::write_file_with(path, |file| {

@@ -38,3 +38,4 @@ mod service_unit;
 mod status;
 mod supervision;
 mod tilted;
+mod training;

@@ -27,6 +27,8 @@ const UNDEFINED: u32 = 0xFFFF_FFFF;
 const KEPT: u64 = 4096;
 /// Offset tables up to this length are kept.
 const KEPT_TABLE: u64 = 1 << 20;
+/// Points of a contour up to this length are kept.
+const KEPT_CONTOUR: u64 = 16 << 20;
 /// Bytes of the first fragment that are kept, to look at the codestream's own header.
 const CODESTREAM_HEAD: usize = 2048;
 
@@ -209,7 +211,12 @@ impl Walk<'_, '_> {
         if &head.vr == b"SQ" && self.starts_with_item(head, encoding)? {
             return self.open(head, Kind::Sequence, encoding);
         }
-        let keep = length <= KEPT || (matches!(head.tag, EXTENDED_OFFSETS | EXTENDED_LENGTHS) && length <= KEPT_TABLE);
+        let kept = match head.tag {
+            EXTENDED_OFFSETS | EXTENDED_LENGTHS => KEPT_TABLE,
+            CONTOUR_DATA => KEPT_CONTOUR,
+            _ => KEPT,
+        };
+        let keep = length <= kept;
         if !keep {
             self.data.push(element_of(head), None);
             // An inflated source only knows its end when it gets there.
@@ -368,6 +375,7 @@ impl Walk<'_, '_> {
 
 const EXTENDED_OFFSETS: Tag = Tag(0x7FE0, 0x0001);
 const EXTENDED_LENGTHS: Tag = Tag(0x7FE0, 0x0002);
+const CONTOUR_DATA: Tag = Tag(0x3006, 0x0050);
 
 fn element_of(head: &Head) -> Element {
     Element { tag: head.tag, vr: head.vr, length: head.length, kept: None, next: 0 }

@@ -1,0 +1,23 @@
+//! Teaches new weights: the recipe of nnU-Net and STU-Net, exactly.
+//!
+//! libtorch is used in the child process that trains, nowhere else in this room.
+
+pub mod cases;
+pub mod data;
+mod error;
+pub mod gates;
+mod initial;
+mod loss;
+mod optimizer;
+pub mod run;
+mod schedule;
+mod transfer;
+mod window;
+
+pub use error::Error;
+pub use initial::initial_weights;
+pub use loss::{Counting, Flavour, Loss, LossValue, Outputs, loss};
+pub use optimizer::{Sgd, SgdSettings};
+pub use schedule::poly_learning_rate;
+pub use transfer::transfer;
+pub use window::Windows;
