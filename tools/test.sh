@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Debian packages that tests start for real. Installed when we may; otherwise named, and their tests say that they were skipped.
-packages="dcmtk dicom3tools prometheus strace systemd"
+packages="dcmtk orthanc orthanc-dicomweb dicom3tools prometheus strace systemd"
 missing=$(for p in $packages; do dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || echo "$p"; done)
 if [ -n "$missing" ] && command -v apt-get >/dev/null; then
   if [ "$(id -u)" = 0 ]; then

@@ -1,7 +1,7 @@
 //! `[[destination]]`: who gets results, and how.
 
 use super::choices::{Format, choice};
-use super::network::AeTitle;
+use super::network::{AeTitle, WebAddress};
 use super::reader::{FromToml, Reader, Value};
 use super::schema::table;
 use super::units::{HumanDuration, by_text};
@@ -29,11 +29,15 @@ table! {
         ae_title: Option<AeTitle> = None,
         /// `cstore`: our title.
         calling_ae_title: AeTitle = AeTitle::ours(),
+        /// `stow`: what `/studies` is below.
+        url: Option<WebAddress> = None,
+        /// `stow`: a file with a token that is sent as bearer; empty: none.
+        token_file: PathBuf = PathBuf::new(),
         /// What happens with an object that may have arrived, when the destination can not be asked.
         resend: Resend = Resend::Once,
         /// A destination that is silent for this long is given up for now.
         timeout: HumanDuration = HumanDuration(Duration::from_secs(60)),
-        /// `cstore`: over TLS.
+        /// `cstore`: over TLS; `stow` is with https.
         tls: bool = false,
         /// Authorities, PEM; empty: those of the system.
         tls_ca: PathBuf = PathBuf::new(),
@@ -51,6 +55,8 @@ choice! {
         Folder = "folder",
         /// DICOM C-STORE.
         Cstore = "cstore",
+        /// DICOMweb, STOW-RS.
+        Stow = "stow",
     }
 }
 
@@ -84,7 +90,9 @@ impl Format {
 impl Destination {
     /// The paths that start from the folder of the configuration file, as far as they are given.
     pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        [&mut self.path, &mut self.tls_ca, &mut self.tls_certificate, &mut self.tls_key].into_iter().filter(|p| !p.as_os_str().is_empty())
+        [&mut self.path, &mut self.token_file, &mut self.tls_ca, &mut self.tls_certificate, &mut self.tls_key]
+            .into_iter()
+            .filter(|p| !p.as_os_str().is_empty())
     }
 
     /// What is wrong with the destinations: the key, the item of the list, what. `made` are the formats that results have.
@@ -106,7 +114,11 @@ impl Destination {
                 DestinationKind::Cstore if !is_host_and_port(&d.address) => {
                     say("destination", "`cstore` needs `address`: a host and a port, such as \"pacs.example:104\"".into());
                 }
+                DestinationKind::Stow if d.url.is_none() => say("destination", "`stow` needs `url`".into()),
                 _ => {}
+            }
+            if has(&d.token_file) && d.url.as_ref().is_some_and(|url| !url.keeps_secrets()) {
+                say("destination.token_file", "a token is sent over https or to this machine only".into());
             }
             if d.formats.is_empty() {
                 say("destination.formats", "at least one format".into());

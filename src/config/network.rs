@@ -57,6 +57,68 @@ impl FromStr for Listen {
     }
 }
 
+/// Where a web service is: `https://pacs.example/dicom-web`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebAddress {
+    https: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+impl WebAddress {
+    /// Whether it is reached over TLS.
+    pub fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// Name or address; an IPv6 one without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What requests are below, without a slash at its end.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether nobody on the way can read along.
+    pub fn keeps_secrets(&self) -> bool {
+        self.https || self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+impl FromStr for WebAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<WebAddress, String> {
+        let wrong = || format!("`{text}` is not an address such as \"https://pacs.example/dicom-web\"");
+        let (https, rest) = match text.split_once("://") {
+            Some(("https", rest)) => (true, rest),
+            Some(("http", rest)) => (false, rest),
+            _ => return Err(wrong()),
+        };
+        if !rest.bytes().all(|b| b.is_ascii_graphic()) || rest.contains(['@', '?', '#', '\\']) {
+            return Err(wrong());
+        }
+        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let usual = if https { 443 } else { 80 };
+        let (host, port) = match (authority.rfind(':'), authority.ends_with(']')) {
+            (Some(at), false) => (&authority[..at], authority[at + 1..].parse().map_err(|_| wrong())?),
+            _ => (authority, usual),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() || port == 0 {
+            return Err(wrong());
+        }
+        Ok(WebAddress { https, host: host.into(), port, path: path.trim_end_matches('/').into() })
+    }
+}
+
 /// An application entity title (PS3.5 section 6.2, VR AE): 1 to 16 printable ASCII characters without `\`, blanks around it
 /// do not count.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,7 +184,7 @@ impl FromStr for Network {
     }
 }
 
-by_text!(LoopbackAddress, Listen, AeTitle, Network);
+by_text!(LoopbackAddress, Listen, AeTitle, Network, WebAddress);
 
 #[cfg(test)]
 mod tests {
@@ -148,6 +210,32 @@ mod tests {
         }
         for wrong in ["", "10.1.2", "10.1.2.3/33", "::/129", "10.1.2.3/", "host"] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn web_addresses_are_split() {
+        let parts = |text: &str| {
+            let a: WebAddress = text.parse().expect(text);
+            (a.https, a.host.clone(), a.port, a.path.clone(), a.keeps_secrets())
+        };
+        assert_eq!(parts("https://pacs.example/dicom-web/"), (true, "pacs.example".into(), 443, "/dicom-web".into(), true));
+        assert_eq!(parts("http://10.1.2.3:8042/a/b"), (false, "10.1.2.3".into(), 8042, "/a/b".into(), false));
+        assert_eq!(parts("http://[::1]:80"), (false, "::1".into(), 80, String::new(), true));
+        assert_eq!(parts("http://localhost"), (false, "localhost".into(), 80, String::new(), true));
+        for wrong in [
+            "",
+            "pacs.example",
+            "ftp://x/",
+            "http://",
+            "http://:80/",
+            "http://h:0/",
+            "http://h:x/",
+            "http://u:p@h/",
+            "http://h/?q",
+            "http://h/a b",
+        ] {
+            assert!(wrong.parse::<WebAddress>().is_err(), "{wrong}");
         }
     }
 

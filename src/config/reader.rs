@@ -1,7 +1,7 @@
 //! Reads the TOML document table by table, key by key: a mistake is noted with its line, and reading goes on.
 
 use super::destination::Destination;
-use super::schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Spool, Stow, Watch};
+use super::schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Retention, Spool, Stow, Watch};
 use super::select::Select;
 use super::{choices, destination, network, select, units};
 use crate::fault::Code;
@@ -59,9 +59,9 @@ macro_rules! plain {
     )*};
 }
 
-plain!(bool, f64, String, PathBuf, units::ByteSize, units::HumanDuration);
+plain!(bool, f64, String, PathBuf, units::ByteSize, units::HumanDuration, units::Keep);
 plain!(choices::After, choices::Format, choices::Irregular, choices::LogFormat, choices::LogLevel);
-plain!(choices::Share, network::LoopbackAddress, network::Listen, network::AeTitle, network::Network);
+plain!(choices::Share, network::LoopbackAddress, network::Listen, network::AeTitle, network::Network, network::WebAddress);
 plain!(select::PerStudy, select::Modality, select::Orientation, select::Pattern, select::Priority);
 plain!(destination::DestinationKind, destination::Accepts, destination::Resend);
 
@@ -268,6 +268,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("model", Model::KEYS),
     ("output", Output::KEYS),
     ("destination", Destination::KEYS),
+    ("retention", Retention::KEYS),
     ("http", Http::KEYS),
     ("log", Log::KEYS),
 ];

@@ -37,6 +37,7 @@ impl Config {
                 "jobs" => self.jobs.differing(&other.jobs),
                 "model" => self.model.differing(&other.model),
                 "output" => self.output.differing(&other.output),
+                "retention" => self.retention.differing(&other.retention),
                 "http" => self.http.differing(&other.http),
                 "log" => self.log.differing(&other.log),
                 _ => Vec::new(),
@@ -53,6 +54,7 @@ impl Config {
     pub fn reloaded(&self, other: Config) -> Config {
         Config {
             drain: other.drain,
+            retention: other.retention,
             select: other.select,
             intake: other.intake,
             dimse: Dimse {
@@ -110,6 +112,10 @@ mod tests {
         kind = "folder"
         path = "/x/a"
         formats = ["nifti"]
+        [retention]
+        received = "1 d"
+        parked = "forever"
+        journal = "2 d"
         [http]
         listen = "127.0.0.1:7"
         [log]

@@ -6,7 +6,7 @@ use super::destination::Destination;
 use super::network::{AeTitle, Listen, LoopbackAddress, Network};
 use super::reader::{FromToml, Reader, Value};
 use super::select::Select;
-use super::units::{ByteSize, HumanDuration};
+use super::units::{ByteSize, HumanDuration, Keep};
 use crate::stunet::{DeviceChoice, Precision};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -75,6 +75,8 @@ table! {
         output: Output = Output::default(),
         /// Who gets results beside that folder.
         destination: Vec<Destination> = Vec::new(),
+        /// How long things are kept once nobody waits for them.
+        retention: Retention = Retention::default(),
         /// Metrics and health.
         http: Http = Http::default(),
         /// Log lines.
@@ -199,6 +201,18 @@ table! {
         path: PathBuf = PathBuf::from("/var/lib/stunetd/results"),
         /// What is written beside `manifest.json`.
         formats: Vec<Format> = vec![Format::Seg, Format::Preview],
+    }
+}
+
+table! {
+    /// How long things are kept once nobody waits for them.
+    Retention {
+        /// What was received, after its study's results were published and delivered.
+        received: Keep = Keep::days(7),
+        /// What was received of studies with parked jobs.
+        parked: Keep = Keep::days(30),
+        /// The ledger's journal.
+        journal: Keep = Keep::days(400),
     }
 }
 

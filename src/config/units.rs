@@ -13,6 +13,27 @@ pub struct ByteSize(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HumanDuration(pub Duration);
 
+/// How long something is kept: a time, or `"forever"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep(pub Option<Duration>);
+
+impl Keep {
+    /// So many days.
+    pub const fn days(days: u64) -> Keep {
+        Keep(Some(Duration::from_secs(days * 86_400)))
+    }
+}
+
+impl FromStr for Keep {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Keep, String> {
+        match text {
+            "forever" => Ok(Keep(None)),
+            _ => text.parse().map(|HumanDuration(time)| Keep(Some(time))).map_err(|why: String| format!("{why}, or \"forever\"")),
+        }
+    }
+}
+
 /// Largest unit first within a family, so that printing finds the shortest exact form.
 const BYTES: &[(&str, u64)] = &[
     ("TiB", 1 << 40),
@@ -107,7 +128,7 @@ macro_rules! by_text {
 }
 pub(super) use by_text;
 
-by_text!(ByteSize, HumanDuration);
+by_text!(ByteSize, HumanDuration, Keep);
 
 #[cfg(test)]
 mod tests {

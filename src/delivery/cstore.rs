@@ -1,7 +1,8 @@
-//! A destination by C-STORE: what its answers mean (PS3.4 table B.2-1, PS3.7 annex C), and how it is asked what it has.
+//! A destination by C-STORE, and how it is asked what it has.
 
 use super::parcel::{Item, Parcel};
-use super::scu::{Found, Offer, Peer, Scu, ScuError, Stored};
+use super::scu::{Found, Offer, Peer, Scu, ScuError};
+use super::status::{Judged, judge, sentence};
 use super::tls;
 use super::transport::{Clerk, Confirmed, Failure, Transport, Verdict, unverified};
 use crate::config::{Destination, Resend};
@@ -71,7 +72,8 @@ impl Cstore {
                 }
             }
             let (file, length) = item.data_set()?;
-            match judge(&scu.store(identity, file, length, &mut || clerk.moved())?) {
+            let stored = scu.store(identity, file, length, &mut || clerk.moved())?;
+            match judge(stored.status, &stored.elements) {
                 Judged::Stored => {}
                 Judged::With(fault) => warning = Some(fault),
                 Judged::Not(failure, fault) => return Ok(Verdict::failed(failure, fault)),
@@ -118,71 +120,6 @@ impl Transport for Cstore {
     fn rest(&mut self) {
         if let Some(scu) = self.open.take() {
             scu.release();
-        }
-    }
-}
-
-/// What a status means.
-#[derive(Debug)]
-enum Judged {
-    Stored,
-    With(Fault),
-    Not(Failure, Fault),
-}
-
-fn judge(stored: &Stored) -> Judged {
-    let said = format!("Status {:04X}.", stored.status);
-    match stored.status {
-        // 0111: an instance with this UID is there already, and this UID names these bytes.
-        0x0000 | 0x0111 => Judged::Stored,
-        0x0001 | 0x0107 | 0x0116 | 0xB000..=0xBFFF => {
-            let tags: Vec<String> = stored.elements.iter().map(|(g, e)| format!("({g:04X},{e:04X})")).collect();
-            let named = if tags.is_empty() { String::new() } else { format!(" It names {}.", tags.join(" ")) };
-            Judged::With(Fault::new(Code::DeliveryCoerced, said + &named))
-        }
-        0xA700..=0xA7FF => Judged::Not(Failure::Passing, Fault::new(Code::DeliveryBusy, said)),
-        0x0110 => Judged::Not(Failure::Doubted, Fault::new(Code::DeliveryBusy, said)),
-        _ => Judged::Not(Failure::Refused, Fault::new(Code::DeliveryRefused, said)),
-    }
-}
-
-fn sentence(text: &str) -> String {
-    let mut chars = text.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    first + chars.as_str().trim_end_matches('.') + "."
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_status_means_what_the_standard_says() {
-        let cases = [
-            (0x0000, "stored"),
-            (0x0111, "stored"),
-            (0xB000, "with"),
-            (0xB007, "with"),
-            (0x0107, "with"),
-            (0xA700, "Passing"),
-            (0xA7FF, "Passing"),
-            (0x0110, "Doubted"),
-            (0xA900, "Refused"),
-            (0xC000, "Refused"),
-            (0x0122, "Refused"),
-            (0x0124, "Refused"),
-            (0x0211, "Refused"),
-        ];
-        for (status, meaning) in cases {
-            let judged = match judge(&Stored { status, elements: vec![(0x0010, 0x0010)] }) {
-                Judged::Stored => "stored".to_string(),
-                Judged::With(fault) => {
-                    assert!(fault.detail.contains("(0010,0010)"), "{fault}");
-                    "with".to_string()
-                }
-                Judged::Not(failure, _) => format!("{failure:?}"),
-            };
-            assert_eq!(judged, meaning, "{status:04X}");
         }
     }
 }

@@ -4,8 +4,11 @@
 mod copy;
 mod cstore;
 mod folder;
+mod http;
 mod parcel;
 mod scu;
+mod status;
+mod stow;
 mod tls;
 mod transport;
 

@@ -3,6 +3,7 @@
 use super::copy::Copy;
 use super::cstore::Cstore;
 use super::parcel::Parcel;
+use super::stow::Stow;
 use crate::config::{Accepts, Destination, DestinationKind};
 use crate::fault::{Code, Fault};
 use crate::models::Status;
@@ -112,6 +113,7 @@ pub fn open(destination: &Destination) -> Result<Box<dyn Transport>, Fault> {
     Ok(match destination.kind {
         DestinationKind::Folder => Box::new(Copy::new(destination)),
         DestinationKind::Cstore => Box::new(Cstore::new(destination)?),
+        DestinationKind::Stow => Box::new(Stow::new(destination)?),
     })
 }
 

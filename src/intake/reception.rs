@@ -83,6 +83,14 @@ impl Reception {
         &self.metrics
     }
 
+    /// Removes all that was received of a series whose time is over. False when more of it is coming in this moment.
+    pub fn discard(&self, series: &SeriesKey) -> Result<bool, Fault> {
+        let paths: Vec<String> = self.ledger.received_of(series)?.into_iter().map(|r| r.path).collect();
+        let known = paths.iter().map(PathBuf::from).collect();
+        let change = Change::Discard { series: series.clone(), paths };
+        self.spool.remove(&series.study, &series.series, &known, || Ok(self.ledger.commit(vec![change]).map(|_| ())?))
+    }
+
     /// Whether the disks have room for more.
     pub fn has_room(&self) -> bool {
         self.disks.take()

@@ -13,10 +13,12 @@ use crate::sys::clock::Stopwatch;
 use crate::sys::crash::{self, Point};
 use crate::sys::durable::{self, Step, StorageError};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 /// The folder of received instances.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Spool {
     root: PathBuf,
     next: AtomicU64,
     limit: u64,
+    /// Held shared while an instance gets its place, alone while a series is removed.
+    gate: RwLock<()>,
 }
 
 /// An instance that is on disk.
@@ -48,7 +52,12 @@ impl Spool {
             // Never acknowledged, so nobody misses it.
             fs::remove_file(entry.path()).map_err(StorageError::at(Step::Remove, &entry.path()))?;
         }
-        Ok(Spool { root: root.to_path_buf(), next: AtomicU64::new(0), limit })
+        // Its instances were removed; an earlier process ended before their files were.
+        let trash = trash(root);
+        if trash.exists() {
+            fs::remove_dir_all(&trash).map_err(StorageError::at(Step::Remove, &trash))?;
+        }
+        Ok(Spool { root: root.to_path_buf(), next: AtomicU64::new(0), limit, gate: RwLock::new(()) })
     }
 
     /// The folder.
@@ -66,6 +75,38 @@ impl Spool {
         self.series_root().join(key(&[study_uid, series_uid]))
     }
 
+    /// Removes a series, all at once as a scan sees it, if it holds no other files than these (paths below the root); `gone` is called before
+    /// the bytes are. False, and nothing is removed, when it holds others: they are on their way into the ledger.
+    pub fn remove(
+        &self,
+        study_uid: &str,
+        series_uid: &str,
+        known: &BTreeSet<PathBuf>,
+        gone: impl FnOnce() -> Result<(), Fault>,
+    ) -> Result<bool, Fault> {
+        let folder = self.folder_of(study_uid, series_uid);
+        let trash = trash(&self.root).join(folder.file_name().unwrap_or_default());
+        {
+            let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            if folder.is_dir() {
+                let entries = fs::read_dir(&folder).map_err(StorageError::at(Step::Read, &folder))?;
+                for entry in entries {
+                    let path = entry.map_err(StorageError::at(Step::Read, &folder))?.path();
+                    if !path.strip_prefix(&self.root).is_ok_and(|path| known.contains(path)) {
+                        return Ok(false);
+                    }
+                }
+                durable::create_dir_all(durable::parent(&trash))?;
+                durable::rename(&folder, &trash)?;
+            }
+        }
+        gone()?;
+        if trash.is_dir() {
+            fs::remove_dir_all(&trash).map_err(StorageError::at(Step::Remove, &trash))?;
+        }
+        Ok(true)
+    }
+
     /// Starts a file (PS3.10); its bytes follow with [`Incoming::write`].
     pub fn begin(&self) -> Result<Incoming<'_>, Fault> {
         let path = self.root.join("incoming").join(format!("{}-{}.part", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed)));
@@ -79,6 +120,11 @@ impl Spool {
             begun: Stopwatch::start(),
         })
     }
+}
+
+/// Where series go on their way out: outside of what is scanned.
+fn trash(root: &Path) -> PathBuf {
+    root.join("trash")
 }
 
 /// The folder of the spool at `root` that holds one folder a series.
@@ -128,6 +174,7 @@ impl Incoming<'_> {
     /// Gives the instance its place. When this returns, file and folder are on disk and the sender may be told so.
     pub fn commit(mut self, identity: &Identity) -> Result<Stored, Fault> {
         self.finish()?;
+        let _shared = self.spool.gate.read().unwrap_or_else(PoisonError::into_inner);
         let folder = self.spool.folder_of(identity.study_uid.as_str(), identity.series_uid.as_str());
         if !folder.is_dir() {
             durable::create_dir_all(&folder)?;

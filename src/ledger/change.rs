@@ -117,6 +117,13 @@ pub enum Change {
     },
     /// Every result that is done so far was compared with the disk.
     Verified,
+    /// Acknowledged instances whose files are gone: their time is over.
+    Discard {
+        /// Of this series.
+        series: SeriesKey,
+        /// Paths below the spool.
+        paths: Vec<String>,
+    },
     /// The row of a job whose files are gone may go too. It has to be final, without open deliveries.
     Forget {
         /// Which.

@@ -49,6 +49,14 @@ pub trait Reader: Send + Sync {
     /// The state in which a series was closed last, as [`super::Closing::print`] said: closing it again in the same state changes nothing.
     fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError>;
 
+    /// Series of which instances were received, at most `limit`, of studies that came to their end: every job done, ended or superseded
+    /// before `before`, or parked before `parked_before`; every delivery made or ended before `before`; nothing received or found complete
+    /// since. A refused delivery is no end.
+    fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError>;
+
+    /// Acknowledged instances of one series.
+    fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError>;
+
     /// Acknowledged instances in the order of their arrival, at most `limit` of those after the first `skip`.
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError>;
 }

@@ -129,6 +129,8 @@ names! {
         Superseded = "superseded",
         /// The result was found damaged and is made again.
         Reopened = "reopened",
+        /// The instances that were received for it were removed: their time is over.
+        Discarded = "discarded",
         /// The job's row was removed: its files are gone and its time is over.
         Forgotten = "forgotten",
     }

@@ -55,6 +55,11 @@ impl Jobs {
         self.lease.model = model;
     }
 
+    /// The ledger.
+    pub fn ledger(&self) -> &dyn Ledger {
+        &*self.ledger
+    }
+
     /// Series are complete. Returns once that is durable, for all of them.
     pub fn close(&self, closings: Vec<Closing>) -> Result<(), Fault> {
         self.ledger.commit(closings.into_iter().map(Change::Close).collect())?;

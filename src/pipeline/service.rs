@@ -7,6 +7,7 @@
 
 mod closing;
 mod reload;
+mod retention;
 
 pub use reload::Reload;
 
@@ -239,6 +240,7 @@ impl Service {
         let mut next_full = self.clock.monotonic();
         let mut earliest = next_full;
         let mut check_point = next_full + CHECK_POINT;
+        let mut next_removal = next_full;
         self.jobs.count();
         self.metrics.ready.set(1);
         self.metrics.config_read(Some(self.clock.wall()));
@@ -275,6 +277,9 @@ impl Service {
             if taking && now >= self.next_look(earliest, next_full) {
                 self.look(now);
                 earliest = now + PAUSE;
+            }
+            if now >= next_removal {
+                next_removal = now + self.remove_expired();
             }
             if now >= check_point {
                 self.jobs.verified();

@@ -51,6 +51,7 @@ pub struct Metrics {
     pub series_open: IntGauge,
     series_closed: IntCounterVec,
     series_reopened: IntCounter,
+    series_discarded: IntCounter,
     series_refused: IntCounterVec,
     series_selected: IntCounterVec,
     jobs: IntGaugeVec,
@@ -147,6 +148,10 @@ impl Metrics {
                 Evidence::ALL.iter().map(|e| e.name()),
             )?,
             series_reopened: register(&r, IntCounter::new("series_reopened_total", "Series that changed after they were taken."))?,
+            series_discarded: register(
+                &r,
+                IntCounter::new("series_discarded_total", "Series whose received instances were removed: their time was over."),
+            )?,
             series_refused: zeroed(&r, "series_refused_total", "Series that are not processed, by code.", "code", codes())?,
             series_selected: register(
                 &r,
@@ -349,6 +354,11 @@ impl Metrics {
     /// A series changed after it was taken.
     pub fn series_reopened(&self) {
         self.series_reopened.inc();
+    }
+
+    /// What was received of a series was removed.
+    pub fn series_discarded(&self) {
+        self.series_discarded.inc();
     }
 
     /// A series is not processed.

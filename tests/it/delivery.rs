@@ -1,8 +1,11 @@
 //! Publication into a folder: whole or not at all, the first bytes win, nothing half-written stays. And the way of results to others.
 
+mod archive;
 mod dimse;
-mod office;
-mod scp;
+pub mod office;
+mod orthanc;
+pub mod scp;
+mod stow;
 mod whole;
 
 use crate::seg_object::phantom::{Grid, blobs, generation, label_map, request, series, table, volume};

@@ -5,6 +5,7 @@
 pub mod dimse;
 mod peers;
 mod program;
+mod retention;
 mod stow;
 
 use crate::serve::daemon::{World, free_port};

@@ -89,6 +89,7 @@ impl Desk<'_> {
             Change::Verified => {
                 self.run("UPDATE counters SET value = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'journal'), 0) WHERE name = 'verified'", []).map(|_| ())
             }
+            Change::Discard { series, paths } => self.discard(&series, &paths),
             Change::Forget { job } => self.forget(job),
             Change::ForgetJournal { before } => {
                 self.run("UPDATE counters SET value = max(value, ?1) WHERE name = 'journal_before'", [before])?;
@@ -297,6 +298,19 @@ impl Desk<'_> {
         self.doubt(series)?;
         self.run("DELETE FROM series WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE series_id = ?1)", [series])?;
         self.note(Note { job: Some(id), before: Some(state), ..Note::of(Event::Forgotten, "retention") }).map(|_| ())
+    }
+
+    fn discard(&self, key: &SeriesKey, paths: &[String]) -> Result<(), LedgerError> {
+        let series = self.series(key)?;
+        for path in paths {
+            self.run("DELETE FROM instances WHERE series_id = ?1 AND path = ?2", params![series, path])?;
+        }
+        for job in self.list("SELECT id FROM jobs WHERE series_id = ?1 ORDER BY id", [series], |row| row.get::<_, JobId>(0))? {
+            self.note(Note { job: Some(job), ..Note::of(Event::Discarded, "retention") })?;
+        }
+        let nothing_left = "DELETE FROM series WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE series_id = ?1) \
+                            AND NOT EXISTS (SELECT 1 FROM instances WHERE series_id = ?1)";
+        self.run(nothing_left, [series]).map(|_| ())
     }
 
     /// The state in which a series was closed says nothing any more: it is to be closed again.

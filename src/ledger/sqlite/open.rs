@@ -310,6 +310,12 @@ impl Reader for SqliteLedger {
     fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError> {
         self.reader.closed(series)
     }
+    fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
+        self.reader.settled(before, parked_before, limit)
+    }
+    fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError> {
+        self.reader.received_of(series)
+    }
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {
         self.reader.received(skip, limit)
     }

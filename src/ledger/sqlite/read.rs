@@ -172,6 +172,26 @@ impl Reader for SqliteReader {
         Ok(found.into_iter().next().flatten())
     }
 
+    fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
+        let query = "SELECT s.study_uid, s.series_uid FROM series s WHERE EXISTS (SELECT 1 FROM instances i WHERE i.series_id = s.id) \
+                     AND NOT EXISTS (SELECT 1 FROM series x WHERE x.study_uid = s.study_uid AND ( \
+                       coalesce(x.closed, ?1) >= ?1 \
+                       OR EXISTS (SELECT 1 FROM instances i WHERE i.series_id = x.id AND i.received >= ?1) \
+                       OR EXISTS (SELECT 1 FROM jobs j WHERE j.series_id = x.id AND ( \
+                         j.state IN ('queued', 'running', 'waiting') OR j.changed >= CASE j.state WHEN 'parked' THEN ?2 ELSE ?1 END \
+                         OR EXISTS (SELECT 1 FROM outbox o WHERE o.job_id = j.id AND (o.state NOT IN ('delivered', 'cancelled') OR o.changed >= ?1)))))) \
+                     ORDER BY s.id LIMIT ?3";
+        self.list(query, params![before, parked_before, Count(limit)], |row| Ok(SeriesKey { study: row.get(0)?, series: row.get(1)? }))
+    }
+
+    fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError> {
+        let query = "SELECT i.sop_instance_uid, i.path, i.bytes FROM instances i JOIN series s ON s.id = i.series_id \
+                     WHERE s.series_uid = ?2 AND s.study_uid = ?1 ORDER BY i.id";
+        self.list(query, [&series.study, &series.series], |row| {
+            Ok(Received { series: series.clone(), sop_instance: row.get(0)?, path: row.get(1)?, bytes: row.get::<_, Count>(2)?.0 })
+        })
+    }
+
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {
         let query = "SELECT s.study_uid, s.series_uid, i.sop_instance_uid, i.path, i.bytes FROM instances i JOIN series s ON s.id = i.series_id \
                      ORDER BY i.id LIMIT ?2 OFFSET ?1";

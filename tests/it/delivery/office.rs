@@ -42,6 +42,16 @@ pub fn pacs(port: u16) -> Destination {
     }
 }
 
+/// The same by STOW-RS.
+pub fn web(url: &str) -> Destination {
+    Destination { kind: DestinationKind::Stow, url: Some(url.parse().expect("address")), ae_title: None, ..pacs(1) }
+}
+
+/// The file of a result.
+pub fn object_file(number: u32) -> Vec<u8> {
+    object(number).1
+}
+
 fn uid(role: &str, number: u32) -> Uid {
     Uid::from_digest(&Sha256::digest(format!("delivery test {role} {number}")).into())
 }

@@ -16,6 +16,7 @@ struct Tables {
     series: Vec<SeriesRecord>,
     received: Vec<Received>,
     prints: BTreeMap<SeriesKey, String>,
+    arrived: BTreeMap<String, Moment>,
     /// Journal lines written so far, lines that were removed included.
     seq: u64,
     last_job: u64,
@@ -332,6 +333,7 @@ impl Tables {
             Change::Receive(received) => {
                 self.series_of(&received.series.clone()).instances += u64::from(!self.received.iter().any(|r| r.path == received.path));
                 if !self.received.iter().any(|r| r.path == received.path) {
+                    self.arrived.insert(received.path.clone(), now.date);
                     self.received.push(received);
                 }
                 Ok(())
@@ -441,6 +443,21 @@ impl Tables {
             }
             Change::Verified => {
                 self.verified = self.seq;
+                Ok(())
+            }
+            Change::Discard { series, paths } => {
+                let before = self.received.len();
+                self.received.retain(|r| r.series != series || !paths.contains(&r.path));
+                let gone = (before - self.received.len()) as u64;
+                self.series_of(&series).instances -= gone;
+                let jobs: Vec<JobId> = self.jobs.values().filter(|j| j.series == series).map(|j| j.id).collect();
+                for job in &jobs {
+                    self.write(now, Some(*job), None, Event::Discarded, (None, None), "retention", None);
+                }
+                if jobs.is_empty() && !self.received.iter().any(|r| r.series == series) {
+                    self.series.retain(|s| s.series != series);
+                    self.prints.remove(&series);
+                }
                 Ok(())
             }
             Change::Forget { job } => {
@@ -574,6 +591,33 @@ impl Reader for Model {
 
     fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError> {
         Ok(self.lock().prints.get(series).cloned())
+    }
+
+    fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
+        let t = self.lock();
+        let over = |job: &&Job| {
+            let deliveries_over = t
+                .outbox
+                .values()
+                .filter(|d| d.job == job.id)
+                .all(|d| matches!(d.state, DeliveryState::Delivered | DeliveryState::Cancelled) && d.changed < before);
+            let by = if job.progress.state == State::Parked { parked_before } else { before };
+            deliveries_over && job.progress.state.is_final() && job.changed < by
+        };
+        let quiet = |s: &&SeriesRecord| {
+            s.closed.is_some_and(|at| at < before)
+                && t.received.iter().filter(|r| r.series == s.series).all(|r| t.arrived[&r.path] < before)
+                && t.jobs.values().filter(|j| j.series == s.series).all(|j| over(&j))
+        };
+        let whole = |study: &str| t.series.iter().filter(|s| s.series.study == study).all(|s| quiet(&s));
+        let mut found: Vec<SeriesKey> =
+            t.series.iter().filter(|s| s.instances > 0 && whole(&s.series.study)).map(|s| s.series.clone()).collect();
+        found.truncate(limit as usize);
+        Ok(found)
+    }
+
+    fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError> {
+        Ok(self.lock().received.iter().filter(|r| r.series == *series).cloned().collect())
     }
 
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {

@@ -34,6 +34,7 @@ enum Wish {
     Resend(usize),
     ParkDelivery(usize, bool),
     Verified,
+    Discard(u8, u8),
     Forget(u8),
     ForgetJournal(u32),
 }
@@ -57,6 +58,7 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => token().prop_map(Wish::Resend),
         1 => (token(), any::<bool>()).prop_map(|(t, d)| Wish::ParkDelivery(t, d)),
         1 => Just(Wish::Verified),
+        1 => (0u8..5, 0u8..4).prop_map(|(s, n)| Wish::Discard(s, n)),
         1 => (0u8..12).prop_map(Wish::Forget),
         1 => (0u32..200_000).prop_map(Wish::ForgetJournal),
     ]
@@ -135,9 +137,24 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
         Wish::Resend(t) => Change::Resend { token: given.token(*t) },
         Wish::ParkDelivery(t, doubtful) => Change::ParkDelivery { token: given.token(*t), doubtful: *doubtful, problem: problem() },
         Wish::Verified => Change::Verified,
+        Wish::Discard(series, n) => {
+            Change::Discard { series: key(u32::from(*series)), paths: (0..*n).map(|n| format!("{series}/{n}")).collect() }
+        }
         Wish::Forget(n) => Change::Forget { job: job(n) },
         Wish::ForgetJournal(ms) => Change::ForgetJournal { before: Moment(now.0 - i64::from(*ms)) },
     }
+}
+
+/// What came to its end some time ago.
+fn settled(ledger: &dyn Ledger) -> Vec<Vec<SeriesKey>> {
+    let ago = |ms: i64| Moment(ledger.now().0 - ms);
+    let mut all: Vec<Vec<SeriesKey>> = [(0, 0), (20_000, 0), (0, 20_000), (60_000, 90_000)]
+        .into_iter()
+        .map(|(received, parked)| ledger.settled(ago(received), ago(parked), 100).expect("read"))
+        .collect();
+    // In which order series became known is told elsewhere.
+    all.iter_mut().for_each(|keys| keys.sort());
+    all
 }
 
 fn undelivered(ledger: &dyn Ledger) -> Vec<JobId> {
@@ -161,7 +178,7 @@ fn all(ledger: &dyn Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
     let rest = (
         ledger.counts().expect("read"),
         (ledger.next_due().expect("read"), ledger.oldest().expect("read")),
-        (ledger.outbox().expect("read"), undelivered(ledger)),
+        (ledger.outbox().expect("read"), undelivered(ledger), settled(ledger)),
         ledger.unverified().expect("read"),
     );
     let own: Vec<_> = ledger.journal(None).expect("read").into_iter().map(|e| (e.event, e.at)).collect();

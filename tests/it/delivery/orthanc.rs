@@ -1,0 +1,99 @@
+//! Debian's Orthanc, started with a folder and ports of its own.
+
+use crate::serve::daemon::free_port;
+use crate::support::{eventually, on_path};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+const PLUGIN: &str = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so";
+
+/// What outlives a process of it.
+pub struct Orthanc {
+    dir: tempfile::TempDir,
+    program: PathBuf,
+    pub http: u16,
+    pub dicom: u16,
+    child: Option<Child>,
+}
+
+impl Orthanc {
+    /// Not started yet; none when it is not installed.
+    pub fn new() -> Option<Orthanc> {
+        let program = on_path("Orthanc").or_else(|| Some(PathBuf::from("/usr/sbin/Orthanc")).filter(|p| p.is_file()))?;
+        PathBuf::from(PLUGIN).is_file().then_some(())?;
+        let (dir, http, dicom) = (tempfile::tempdir().expect("folder"), free_port(), free_port());
+        let config = serde_json::json!({
+            "Name": "stunetd test", "StorageDirectory": dir.path().join("storage"), "IndexDirectory": dir.path().join("storage"),
+            "HttpPort": http, "DicomPort": dicom, "DicomAet": "PACS", "RemoteAccessAllowed": false, "AuthenticationEnabled": false,
+            "DicomCheckCalledAet": false, "DicomAlwaysAllowEcho": true, "DicomAlwaysAllowStore": true, "DicomAlwaysAllowFind": true,
+            "OverwriteInstances": false, "StorageCompression": false, "Plugins": [PLUGIN],
+            "DicomWeb": { "Enable": true, "Root": "/dicom-web/", "EnableWado": false }
+        });
+        std::fs::write(dir.path().join("orthanc.json"), config.to_string()).expect("written");
+        Some(Orthanc { dir, program, http, dicom, child: None })
+    }
+
+    /// Starts it and waits until it answers.
+    pub fn up(&mut self) {
+        let mut command = Command::new(&self.program);
+        command.arg(self.dir.path().join("orthanc.json")).stdout(Stdio::null()).stderr(Stdio::null());
+        self.child = Some(command.spawn().expect("Orthanc"));
+        eventually("Orthanc answers", || {
+            self.request("GET", "/system", &[]).is_some() && TcpStream::connect(("127.0.0.1", self.dicom)).is_ok()
+        });
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// The answer to a request, when there is one that is no error.
+    pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Option<Value> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
+        write!(stream, "{method} {path} HTTP/1.0\r\nHost: orthanc\r\nContent-Length: {}\r\n\r\n", body.len()).ok()?;
+        stream.write_all(body).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let at = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
+        answer.starts_with(b"HTTP/1.").then_some(())?;
+        serde_json::from_slice(&answer[at + 4..]).ok()
+    }
+
+    /// How many instances it has.
+    pub fn instances(&self) -> usize {
+        self.request("GET", "/instances", &[]).and_then(|all| all.as_array().map(Vec::len)).expect("a list")
+    }
+
+    /// How often it was given an instance that it had not.
+    pub fn arrivals(&self) -> usize {
+        let (mut since, mut count) = (0, 0);
+        loop {
+            let page = self.request("GET", &format!("/changes?since={since}&limit=1000"), &[]).expect("changes");
+            count += page["Changes"].as_array().expect("a list").iter().filter(|c| c["ChangeType"] == "NewInstance").count();
+            since = page["Last"].as_u64().expect("a number");
+            if page["Done"] == true {
+                return count;
+            }
+        }
+    }
+
+    /// The SOP Instance UIDs that it has.
+    pub fn uids(&self) -> std::collections::BTreeSet<String> {
+        let all = self.request("GET", "/instances?expand", &[]).expect("a list");
+        let uid = |i: &Value| i["MainDicomTags"]["SOPInstanceUID"].as_str().expect("a UID").to_string();
+        all.as_array().expect("a list").iter().map(uid).collect()
+    }
+}
+
+impl Drop for Orthanc {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
