@@ -21,6 +21,9 @@ pub const RELOADABLE: &[&str] = &[
     "intake.study_quiet",
     "intake.min_slices",
     "output.formats",
+    "retention.received",
+    "retention.parked",
+    "retention.journal",
     "log.level",
 ];
 
