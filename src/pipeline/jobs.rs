@@ -19,7 +19,7 @@ use std::time::Duration;
 /// How long a claim holds without being renewed. Only another process could take a job over, and the ledger of a single machine has one.
 pub const HOLD: Duration = Duration::from_secs(3600);
 /// First pause after a failure that may pass; doubled with every further one.
-pub const PAUSE_FIRST: Duration = Duration::from_secs(10);
+pub const PAUSE_FIRST: Duration = Duration::from_secs(5);
 /// Longest such pause.
 const PAUSE_LONGEST: Duration = Duration::from_secs(600);
 

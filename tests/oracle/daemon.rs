@@ -1,5 +1,6 @@
 //! The daemon under test: this program with a scripted engine, or the shipped binary.
 
+use crate::disk::Disk;
 use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
@@ -93,7 +94,7 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(program: Program, config: &Path, log: &Path, http: SocketAddr, point: Option<&str>) -> Running {
+    pub fn start(program: Program, config: &Path, log: &Path, http: SocketAddr, point: Option<&str>, disk: Option<&Disk>) -> Running {
         let log = File::options().create(true).append(true).open(log).expect("log");
         let mut command = match program {
             Program::Scripted => Command::new(std::env::current_exe().expect("this program")),
@@ -105,6 +106,9 @@ impl Running {
         };
         if let Some(point) = point {
             command.env(crash::VARIABLE, point);
+        }
+        if let Some(disk) = disk {
+            disk.mount(&mut command);
         }
         let command = command.arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Running { child: command.spawn().expect("started"), http }
@@ -129,6 +133,12 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// The exit code, once it has ended by itself.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().expect("waited for")?;
+        Some(status.code().unwrap_or_else(|| panic!("the daemon was ended by signal {:?}", status.signal())))
     }
 
     /// Waits until the daemon is ready; true when it dies before.

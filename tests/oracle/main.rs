@@ -4,13 +4,16 @@
 //! acknowledged over the network is there; no person had to help.
 //!
 //! It starts itself as the daemon (`oracle daemon FILE`), with a fast scripted engine, and kills that with SIGKILL at random times, at
-//! random points of the code and once at each named point. A smaller run kills the shipped binary with the real network. `STUNETD_KILLS`
-//! sets the number of random kills (`make crash-test N=1000`), `STUNETD_SEED` repeats a run.
+//! random points of the code and once at each named point. A smaller run kills the shipped binary with the real network. Then the power is
+//! cut, and the disk fails (`faults.rs`). `STUNETD_KILLS` sets the number of random kills (`make crash-test N=1000`), `STUNETD_SEED`
+//! repeats a run, `STUNETD_PARTS=power,full` makes only some of its parts.
 
 #[path = "../it/support/ct.rs"]
 #[allow(dead_code, reason = "the daemon's tests use more of it")]
 mod ct;
 mod daemon;
+mod disk;
+mod faults;
 mod world;
 
 use daemon::Program;
@@ -22,6 +25,20 @@ use world::World;
 
 /// Random kills when nothing else is asked for.
 const SHORT: u32 = 15;
+
+/// What a run is made of, given the number of kills.
+type Part = fn(u32, &mut Dice);
+const PARTS: [(&str, Part); 9] = [
+    ("random", random_kills),
+    ("points", |_, dice| named_points(dice)),
+    ("shipped", |kills, dice| the_shipped_binary((kills / 5).clamp(3, 50), dice)),
+    ("deadly", |_, _| a_deadly_study_is_parked()),
+    ("power", faults::power_cuts),
+    ("forgotten", |_, _| faults::forgotten_syncs_are_noticed()),
+    ("full", |kills, dice| faults::failing_disk(kills.div_ceil(2), libc::ENOSPC, dice)),
+    ("broken", |kills, dice| faults::failing_disk(kills.div_ceil(2), libc::EIO, dice)),
+    ("read-only", |kills, dice| faults::failing_disk(kills.div_ceil(2), libc::EROFS, dice)),
+];
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -35,13 +52,17 @@ fn main() -> ExitCode {
     }
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |v| v.parse().expect("a number"));
     let kills = number("STUNETD_KILLS", SHORT.into()) as u32;
-    let mut dice = Dice(number("STUNETD_SEED", u64::from(std::process::id())) | 1);
-    println!("seed {}", dice.0);
+    let seed = number("STUNETD_SEED", u64::from(std::process::id()));
+    println!("seed {seed}");
     let watch = Stopwatch::start();
-    random_kills(kills, &mut dice);
-    named_points(&mut dice);
-    the_shipped_binary((kills / 5).clamp(3, 50), &mut dice);
-    a_deadly_study_is_parked();
+    let wanted = std::env::var("STUNETD_PARTS").unwrap_or_default();
+    let parts = PARTS.iter().zip(1u64..).filter(|((name, _), _)| wanted.is_empty() || wanted.split(',').any(|w| w == *name));
+    // Each has a world of its own, and mostly waits.
+    std::thread::scope(|scope| {
+        for ((_, part), number) in parts {
+            scope.spawn(move || part(kills, &mut Dice((seed << 8 | number) | 1 << 63)));
+        }
+    });
     println!("all held, in {:.0} s", watch.seconds());
     ExitCode::SUCCESS
 }

@@ -2,6 +2,7 @@
 
 use crate::ct::Ct;
 use crate::daemon::{DEADLY, Program, Running, label};
+use crate::disk::{Disk, Names};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use stunetd::ledger::{Limits, Options, Reader, SqliteLedger, SqliteReader, State, Which};
+use stunetd::ledger::{DeliveryState, Limits, Options, Reader, SqliteLedger, SqliteReader, State, Which};
 use stunetd::pipeline::reconcile::{self, Depth};
 use stunetd::results::{Input, ResultManifest, file_digest};
 use stunetd::sys::clock::{Stopwatch, SystemClock};
@@ -24,6 +25,8 @@ const SLICES: usize = 4;
 pub struct World {
     dir: tempfile::TempDir,
     program: Program,
+    /// What the daemon's folders are on, when that is not the real one.
+    pub disk: Option<Disk>,
     http: SocketAddr,
     dicom: SocketAddr,
     storescu: Option<PathBuf>,
@@ -67,6 +70,7 @@ impl World {
         World {
             dir,
             program,
+            disk: None,
             http: free_address(),
             dicom: free_address(),
             storescu,
@@ -80,18 +84,32 @@ impl World {
         }
     }
 
+    /// A world whose state, spool and results are on a disk that can fail; none when there is no compiler.
+    pub fn on_a_disk() -> Option<World> {
+        let mut world = World::new(Program::Scripted);
+        let disk = Disk::new(world.dir.path(), &["delivered"])?;
+        world.disk = Some(disk);
+        Some(world)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// One of the daemon's folders.
+    fn folder(&self, name: &str) -> PathBuf {
+        self.path(if self.disk.is_some() { "disk" } else { "." }).join(name)
     }
 
     fn config(&self) -> String {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
         let listen = if self.can_send() { format!("listen = \"{}\"", self.dicom) } else { String::new() };
+        let on = if self.disk.is_some() { "disk/" } else { "" };
         format!(
-            "state = \"state\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"100 ms\"\nrescan = \"200 ms\"\nmin_slices = {SLICES}\n\
-             [jobs]\nsuspect_after = {}\npark_after = {}\n[dimse]\n{listen}\n[spool]\npath = \"spool\"\nmin_free = \"1 MiB\"\nlow_free = \"1 MiB\"\n\
-             [model]\npath = \"{}\"\n[output]\npath = \"results\"\nformats = [\"seg\"]\n[[destination]]\nname = \"archive\"\n\
-             kind = \"folder\"\naccepts = \"research\"\npath = \"delivered\"\n[http]\nlisten = \"{}\"\n",
+            "state = \"{on}state\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"100 ms\"\nrescan = \"200 ms\"\nmin_slices = {SLICES}\n\
+             [jobs]\nsuspect_after = {}\npark_after = {}\n[dimse]\n{listen}\n[spool]\npath = \"{on}spool\"\nmin_free = \"1 MiB\"\nlow_free = \"1 MiB\"\n\
+             [model]\npath = \"{}\"\n[output]\npath = \"{on}results\"\nformats = [\"seg\"]\n[[destination]]\nname = \"archive\"\n\
+             kind = \"folder\"\naccepts = \"research\"\npath = \"{on}delivered\"\n[http]\nlisten = \"{}\"\n",
             self.limits.0,
             self.limits.1,
             model.display(),
@@ -103,7 +121,7 @@ impl World {
     pub fn start(&self, point: Option<&str>) -> Running {
         let config = self.path("stunetd.toml");
         std::fs::write(&config, self.config()).expect("written");
-        Running::start(self.program, &config, &self.path("log"), self.http, point)
+        Running::start(self.program, &config, &self.path("log"), self.http, point, self.disk.as_ref())
     }
 
     /// Puts some series into the watched folder, each a folder that appears whole.
@@ -177,6 +195,10 @@ impl World {
             let first = self.seen.entry(folder.clone()).or_insert_with(|| files.clone());
             assert_eq!(*first, files, "{folder} was published again");
         }
+        if self.disk.is_some() {
+            // What nobody has been promised may go with the power: the ledger says what has to be there.
+            return;
+        }
         let now: BTreeSet<String> = self.published().into_keys().collect();
         let gone: Vec<&String> = self.seen.keys().filter(|folder| !now.contains(*folder)).collect();
         assert!(gone.is_empty(), "{gone:?} are gone");
@@ -184,13 +206,14 @@ impl World {
 
     /// Result folders with name, digest and inode of each file.
     fn published(&self) -> BTreeMap<String, Vec<(String, String, u64)>> {
-        let Ok(entries) = std::fs::read_dir(self.path("results")) else { return BTreeMap::new() };
+        let Ok(entries) = std::fs::read_dir(self.folder("results")) else { return BTreeMap::new() };
         let folders = entries.map(|e| e.expect("entry")).filter(|e| !e.file_name().to_string_lossy().starts_with('.'));
         folders
             .map(|folder| {
                 let files = std::fs::read_dir(folder.path()).expect("folder").map(|file| {
                     let file = file.expect("file");
-                    let inode = file.metadata().expect("metadata").ino();
+                    // After a power loss files are copies.
+                    let inode = if self.disk.is_some() { 0 } else { file.metadata().expect("metadata").ino() };
                     (file.file_name().to_string_lossy().into_owned(), file_digest(&file.path()).expect("file").1, inode)
                 });
                 let mut files: Vec<_> = files.collect();
@@ -201,7 +224,7 @@ impl World {
     }
 
     fn reader(&self) -> Option<SqliteReader> {
-        SqliteReader::open(&self.path("state"), Arc::new(SystemClock)).ok().flatten()
+        SqliteReader::open(&self.folder("state"), Arc::new(SystemClock)).ok().flatten()
     }
 
     fn count(&self, states: &[State]) -> usize {
@@ -222,6 +245,54 @@ impl World {
         self.count(&[State::Queued, State::Running, State::Waiting])
     }
 
+    /// The jobs that a running daemon says are done.
+    pub fn done(&self) -> BTreeSet<u64> {
+        let which = Which { states: vec![State::Done], ..Which::default() };
+        self.reader().and_then(|reader| reader.jobs(&which).ok()).unwrap_or_default().into_iter().map(|job| job.id.0).collect()
+    }
+
+    /// Whether all that was fed and sent is done.
+    pub fn all_done(&self) -> bool {
+        let sent = self.to_send.iter().all(|n| self.acknowledged.lock().expect("list").contains(n));
+        sent && self.done().len() >= self.expected().len() && self.open_jobs() + self.undelivered() as usize == 0
+    }
+
+    /// The power is cut while no daemon runs. `done`: what one had said. Tells which promise is broken.
+    pub fn cut(&mut self, names: Names, done: &BTreeSet<u64>) -> Result<(), String> {
+        self.disk.as_ref().expect("a disk").cut(names);
+        let acknowledged = self.acknowledged.lock().expect("list").len() * SLICES;
+        let Some(reader) = self.reader() else {
+            let nothing = done.is_empty() && acknowledged == 0;
+            return if nothing { Ok(()) } else { Err("the ledger is gone".into()) };
+        };
+        reader.check().map_err(|e| e.to_string())?;
+        let lost: Vec<_> = done.difference(&self.done()).copied().collect();
+        if !lost.is_empty() {
+            return Err(format!("the jobs {lost:?} are not done any more"));
+        }
+        let (_, damaged) = reconcile::compare(&reader, &self.folder("results"), Depth::All).map_err(|e| e.to_string())?;
+        if let Some(finding) = damaged.first() {
+            return Err(finding.problem.detail.clone());
+        }
+        for job in reader.jobs(&Which { states: vec![State::Done], ..Which::default() }).map_err(|e| e.to_string())? {
+            let deliveries = reader.deliveries(job.id).map_err(|e| e.to_string())?;
+            let Some(result) = job.result.filter(|_| deliveries.iter().any(|d| d.state == DeliveryState::Delivered)) else { continue };
+            let digest = |place: &str| file_digest(&self.folder(place).join(&result.folder).join("seg.dcm")).ok();
+            if digest("delivered").is_none_or(|d| Some(d) != digest("results")) {
+                return Err(format!("{} was delivered and is not there", result.folder));
+            }
+        }
+        let received = reader.received(0, u64::MAX >> 1).map_err(|e| e.to_string())?;
+        let whole = |path: &str, bytes: u64| std::fs::metadata(self.folder("spool").join(path)).is_ok_and(|meta| meta.len() == bytes);
+        if let Some(lost) = received.iter().find(|i| !whole(&i.path, i.bytes)) {
+            return Err(format!("the acknowledged instance {} is not whole", lost.path));
+        }
+        if received.len() < acknowledged {
+            return Err(format!("{} of {acknowledged} acknowledged instances are known", received.len()));
+        }
+        Ok(())
+    }
+
     /// Lets a daemon do all there is to do, ends it, and judges.
     pub fn finish(&mut self) {
         let mut running = self.start(None);
@@ -229,12 +300,7 @@ impl World {
         let watch = Stopwatch::start();
         loop {
             assert!(!running.dies_within(Duration::from_millis(100)), "died\n{}", self.log());
-            let sent = self.to_send.iter().all(|n| self.acknowledged.lock().expect("list").contains(n));
-            if sent
-                && running.is_ready()
-                && self.count(&[State::Done]) >= self.expected().len()
-                && self.open_jobs() + self.undelivered() as usize == 0
-            {
+            if running.is_ready() && self.all_done() {
                 break;
             }
             assert!(watch.seconds() < 240.0, "not done in time: {}\n{}", self.tally(), self.log());
@@ -252,7 +318,7 @@ impl World {
     }
 
     fn judge(&self) {
-        let results = self.path("results");
+        let results = self.folder("results");
         let mut by_series: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut identities = BTreeSet::new();
         for folder in self.seen.keys() {
@@ -280,12 +346,12 @@ impl World {
         assert_eq!(hidden.count(), 0, "left in the output folder");
 
         // The destination has the same files, once each.
-        let delivered = |folder: &str| self.path("delivered").join(folder);
+        let delivered = |folder: &str| self.folder("delivered").join(folder);
         let names = |folder: &Path| -> BTreeSet<String> {
             let entries = std::fs::read_dir(folder).expect("folder").map(|e| e.expect("entry").file_name().to_string_lossy().into_owned());
             entries.collect()
         };
-        assert_eq!(names(&self.path("delivered")), self.seen.keys().cloned().collect());
+        assert_eq!(names(&self.folder("delivered")), self.seen.keys().cloned().collect());
         for folder in self.seen.keys() {
             assert_eq!(names(&delivered(folder)), BTreeSet::from(["manifest.json".to_string(), "seg.dcm".to_string()]));
             let digest = |path: PathBuf| file_digest(&path.join("seg.dcm")).expect("file");
@@ -299,13 +365,14 @@ impl World {
         assert!(findings.is_empty() && compared as usize == expected.len(), "{compared} of {}: {findings:?}", expected.len());
         let received = reader.received(0, u64::MAX >> 1).expect("read");
         for instance in &received {
-            let meta = std::fs::metadata(self.path("spool").join(&instance.path));
+            let meta = std::fs::metadata(self.folder("spool").join(&instance.path));
             assert!(meta.is_ok_and(|meta| meta.len() == instance.bytes), "an acknowledged instance is gone");
         }
         let acknowledged = self.acknowledged.lock().expect("list").len() * SLICES;
         assert!(received.len() >= acknowledged, "{} of {acknowledged} acknowledged instances", received.len());
         drop(reader);
-        let options = Options { state: self.path("state"), limits: Limits::default(), clock: Arc::new(SystemClock), who: "oracle".into() };
+        let options =
+            Options { state: self.folder("state"), limits: Limits::default(), clock: Arc::new(SystemClock), who: "oracle".into() };
         let (ledger, opening) = SqliteLedger::open(&options).expect("opened");
         assert!(opening.requeued == 0 && !opening.restored, "{opening:?}");
         for job in ledger.jobs(&Which::default()).expect("read") {
