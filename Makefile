@@ -24,8 +24,12 @@ test: libtorch ## every test, the lints and the format check
 	@tools/test.sh
 
 .PHONY: crash-test
-crash-test: libtorch ## kill the daemon N times, at random and at every named point, and count what it published (N=1000)
+crash-test: libtorch ## kill the daemon N times, at random and at every named point, cut its power, break its disk, and count (N=1000)
 	@STUNETD_KILLS=$(or $(N),1000) $(CARGO) test --quiet --release --test oracle
+
+.PHONY: soak
+soak: libtorch ## feed a daemon for MINUTES=30 after a warm-up of 5, and print how its memory grows
+	@STUNETD_SOAK=$(or $(MINUTES),30) $(CARGO) test --quiet --release --test oracle
 
 .PHONY: lint
 lint: libtorch ## cargo fmt --check and clippy

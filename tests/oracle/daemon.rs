@@ -151,6 +151,11 @@ impl Running {
         is_ready(self.http)
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM.
     pub fn ask_to_end(&mut self) {
         // SAFETY: sends a signal to a child that has not been waited for to its end, so its number is still its own.

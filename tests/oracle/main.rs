@@ -6,7 +6,8 @@
 //! It starts itself as the daemon (`oracle daemon FILE`), with a fast scripted engine, and kills that with SIGKILL at random times, at
 //! random points of the code and once at each named point. A smaller run kills the shipped binary with the real network. Then the power is
 //! cut, and the disk fails (`faults.rs`). `STUNETD_KILLS` sets the number of random kills (`make crash-test N=1000`), `STUNETD_SEED`
-//! repeats a run, `STUNETD_PARTS=power,full` makes only some of its parts.
+//! repeats a run, `STUNETD_PARTS=power,full` makes only some of its parts. `STUNETD_SOAK=30` (`make soak`) watches memory for so
+//! many minutes instead.
 
 #[path = "../it/support/ct.rs"]
 #[allow(dead_code, reason = "the daemon's tests use more of it")]
@@ -14,6 +15,7 @@ mod ct;
 mod daemon;
 mod disk;
 mod faults;
+mod soak;
 mod world;
 
 use daemon::Program;
@@ -55,6 +57,14 @@ fn main() -> ExitCode {
     let seed = number("STUNETD_SEED", u64::from(std::process::id()));
     println!("seed {seed}");
     let watch = Stopwatch::start();
+    if let Ok(minutes) = std::env::var("STUNETD_SOAK") {
+        let minutes = minutes.parse().expect("minutes");
+        std::thread::scope(|scope| {
+            scope.spawn(|| soak::soak(Program::Scripted, minutes, Duration::from_millis(500)));
+            scope.spawn(|| soak::soak(Program::Shipped, minutes, Duration::from_secs(8)));
+        });
+        return ExitCode::SUCCESS;
+    }
     let wanted = std::env::var("STUNETD_PARTS").unwrap_or_default();
     let parts = PARTS.iter().zip(1u64..).filter(|((name, _), _)| wanted.is_empty() || wanted.split(',').any(|w| w == *name));
     // Each has a world of its own, and mostly waits.

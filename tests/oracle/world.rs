@@ -133,6 +133,17 @@ impl World {
         }
     }
 
+    /// One more series; its number.
+    pub fn feed_one(&mut self) -> u32 {
+        self.feed_folder(1);
+        self.next
+    }
+
+    /// Takes a series out of the watched folder, as whoever keeps it does when it is done.
+    pub fn take_away(&self, number: u32) {
+        std::fs::remove_dir_all(self.path("incoming").join(number.to_string())).expect("removed");
+    }
+
     /// The study that the scripted engine dies of.
     pub fn feed_deadly(&mut self) {
         let number = self.next_number();
