@@ -119,10 +119,10 @@ impl Jobs {
         self.end(job, |c| Change::Park { token: c.token, problem: problem(fault) });
     }
 
-    /// It failed for now; how long it waits grows with every failure.
+    /// It failed for now; how long it waits grows with every failure, but for a full disk: space may return at any time.
     pub fn postpone(&mut self, job: JobId, fault: &Fault) -> Duration {
-        let failures = self.claimed.get(&job).map_or(0, |c| c.failures);
-        let pause = PAUSE_FIRST.saturating_mul(1 << failures.min(10)).min(PAUSE_LONGEST);
+        let failures = self.claimed.get(&job).map_or(0, |c| c.failures).min(if fault.code == Code::DiskFull { 0 } else { 10 });
+        let pause = PAUSE_FIRST.saturating_mul(1 << failures).min(PAUSE_LONGEST);
         self.end(job, |c| Change::Postpone { token: c.token, pause, problem: problem(fault) });
         pause
     }
