@@ -79,7 +79,7 @@ fn main() {
     let patch = arguments.shape("--patch", [128; 3]);
     let average: String = arguments.value("--average", "logits".to_string());
     let aggregation = if average == "softmax" { Aggregation::Softmax } else { Aggregation::Logits };
-    let options = SegmentOptions { step: arguments.value("--step", 0.5), mirror: arguments.flag("--mirror") };
+    let options = SegmentOptions { step: arguments.value("--step", 0.5), mirror: arguments.flag("--mirror"), skip_air: false };
     let size: Size = arguments.value("--size", Size::S);
     let architecture = Architecture::named(size, 1, classes, Architecture::OFFICIAL_STRIDES);
     let manifest = made::manifest(&architecture, patch, aggregation);

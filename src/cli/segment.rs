@@ -52,6 +52,9 @@ pub struct Args {
     /// Average over mirrored copies: up to eight times the work
     #[arg(long)]
     pub mirror: bool,
+    /// Lay windows only over the part of a CT that holds more than air: faster, with slightly other labels
+    #[arg(long)]
+    pub skip_air: bool,
     /// Distance of neighbouring windows as a share of the window
     #[arg(long, default_value = "0.5", value_name = "SHARE")]
     pub step: Share,
@@ -140,6 +143,9 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let shutdown = Shutdown::default();
     signals::listen(shutdown.clone(), FirstSignal::Abandons, None).map_err(super::no_signals)?;
     let model = Arc::new(Generation::open(&args.model)?);
+    if args.skip_air {
+        model.tells_air()?;
+    }
     // Told now, not after minutes of work.
     drop(StagingDir::new_in(&args.out)?);
 
@@ -160,7 +166,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let bar = Bar::wheel("loading the model");
     let order = Arc::new(Order {
         model: model.clone(),
-        options: SegmentOptions { step: args.step.get(), mirror: args.mirror },
+        options: SegmentOptions { step: args.step.get(), mirror: args.mirror, skip_air: args.skip_air },
         irregular: args.irregular,
         formats,
         output: args.out.clone(),

@@ -166,7 +166,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     let choice = &config.model;
     let order = Order {
         model: model.clone(),
-        options: SegmentOptions { step: choice.step.get(), mirror: choice.mirror },
+        options: SegmentOptions { step: choice.step.get(), mirror: choice.mirror, skip_air: choice.skip_air },
         irregular: config.intake.irregular,
         formats: config.output.formats.clone(),
         output: config.output.path.clone(),

@@ -191,6 +191,8 @@ table! {
         step: Share = Share::HALF,
         /// Average over mirrored copies: up to eight times the work.
         mirror: bool = false,
+        /// Lay windows only over the part of a CT that holds more than air: faster, with slightly other labels.
+        skip_air: bool = false,
     }
 }
 

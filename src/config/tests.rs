@@ -93,7 +93,7 @@ contrast = "yes"
     config.unknown_key 12: unknown key `recsan` in [intake]; did you mean `rescan`?
     config.invalid 15: `model.device`: `gpu` is not one of: auto, cpu, cuda:N (N from 0)
     config.invalid 16: `model.step`: 1.5 is not above 0 and at most 1
-    config.unknown_key 17: unknown key `frobnicate` in [model]; valid here: path, device, precision, step, mirror
+    config.unknown_key 17: unknown key `frobnicate` in [model]; valid here: path, device, precision, step, mirror, skip_air
     config.invalid 20: `http.listen`: `0.0.0.0:80` is not a loopback address; put a proxy with TLS in front to reach it from elsewhere
     config.unknown_key 22: unknown key `logs`; did you mean `log`?
     config.invalid 31: `select.modality`: `MR` is not one of: CT, PT

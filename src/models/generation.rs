@@ -32,6 +32,17 @@ impl Generation {
         Ok(open(dir)?)
     }
 
+    /// That the model can tell air from the rest, as `skip_air` wants: its first channel has to be normalised by HU alone.
+    pub fn tells_air(&self) -> Result<(), Fault> {
+        if self.manifest.preprocessing.normalised(-1000.0).is_none() {
+            let name = &self.manifest.name;
+            return Err(
+                ModelError::Usage(format!("skip_air: the first channel of the model `{name}` is not normalised by HU alone")).into()
+            );
+        }
+        Ok(())
+    }
+
     /// Compares the weights file with the manifest: its digest, and its tensors' names, order and shapes with the
     /// architecture. `progress` gets the bytes read and the size of the file.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Fault> {

@@ -79,6 +79,18 @@ pub struct Preprocessing {
     pub channels: Vec<Channel>,
 }
 
+impl Preprocessing {
+    /// What becomes of a number of HU in the first channel; none where that depends on the image.
+    pub fn normalised(&self, hu: f64) -> Option<f64> {
+        match self.channels.first()? {
+            Channel { normalization: Normalization::Ct { lower, upper, mean, sd }, use_mask: false, .. } => {
+                Some((hu.max(*lower).min(*upper) - mean) / sd.max(1e-8))
+            }
+            _ => None,
+        }
+    }
+}
+
 fn is_first(channel: &usize) -> bool {
     *channel == 0
 }

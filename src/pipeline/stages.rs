@@ -206,6 +206,6 @@ pub fn deliver(finished: Finished, order: &Order) -> Result<Receipt, Fault> {
 }
 
 fn settings(order: &Order, facts: &EngineFacts) -> Settings {
-    let SegmentOptions { step, mirror } = order.options;
-    Settings { step, mirror, precision: facts.precision.clone(), irregular: order.irregular }
+    let SegmentOptions { step, mirror, skip_air } = order.options;
+    Settings { step, mirror, skip_air, precision: facts.precision.clone(), irregular: order.irregular }
 }

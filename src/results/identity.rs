@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn every_ingredient_and_every_role_changes_the_uid() {
-        let settings = Settings { step: 0.5, mirror: false, precision: "f32".into(), irregular: Irregular::Refuse };
+        let settings = Settings { step: 0.5, mirror: false, skip_air: false, precision: "f32".into(), irregular: Irregular::Refuse };
         let copied = |elements: &[((u16, u16), &[u8])]| CopiedAttributes {
             elements: elements.iter().map(|(tag, value)| RawElement { tag: *tag, vr: *b"LO", value: value.to_vec() }).collect(),
         };
@@ -97,6 +97,7 @@ mod tests {
             Identity::new(&[1; 32], "n", &settings, &one),
             Identity::new(&[1; 32], "m", &Settings { step: 0.25, ..settings.clone() }, &one),
             Identity::new(&[1; 32], "m", &Settings { mirror: true, ..settings.clone() }, &one),
+            Identity::new(&[1; 32], "m", &Settings { skip_air: true, ..settings.clone() }, &one),
             Identity::new(&[1; 32], "m", &Settings { precision: "bf16".into(), ..settings.clone() }, &one),
             Identity::new(&[1; 32], "m", &Settings { irregular: Irregular::Resample, ..settings.clone() }, &one),
             Identity::new(&[1; 32], "m", &settings, &copied(&[((0x10, 0x20), b"ac")])),

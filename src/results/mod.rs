@@ -46,6 +46,9 @@ pub struct Settings {
     pub step: f64,
     /// Whether mirrored copies were averaged.
     pub mirror: bool,
+    /// Whether windows were laid only over what is more than air; told where it is so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_air: bool,
     /// Number format of the network: `f32`, `bf16` or `f16`.
     pub precision: String,
     /// What was allowed for uneven slice distances.
@@ -55,7 +58,14 @@ pub struct Settings {
 impl Settings {
     /// One text for one choice of settings.
     fn canonical(&self) -> String {
-        format!("step={:016x} mirror={} precision={} irregular={:?}", self.step.to_bits(), self.mirror, self.precision, self.irregular)
+        let skip_air = if self.skip_air { " skip_air" } else { "" };
+        format!(
+            "step={:016x} mirror={} precision={} irregular={:?}{skip_air}",
+            self.step.to_bits(),
+            self.mirror,
+            self.precision,
+            self.irregular
+        )
     }
 }
 

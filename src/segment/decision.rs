@@ -47,6 +47,14 @@ impl Decision {
         }
     }
 
+    /// Outputs whose winner is the background, also between two such voxels.
+    pub fn background(&self, outputs: usize) -> Vec<f32> {
+        match self {
+            Decision::Argmax => (0..outputs).map(|output| if output == 0 { 1.0 } else { 0.0 }).collect(),
+            Decision::Regions { threshold, .. } => vec![threshold - 0.5; outputs],
+        }
+    }
+
     /// The label of each winner, in the order of winners.
     pub fn labels(&self, outputs: usize) -> Vec<u16> {
         match self {

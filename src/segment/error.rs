@@ -33,6 +33,9 @@ pub enum SegmentError {
         /// The image's.
         got: usize,
     },
+    /// Air can not be told from the rest.
+    #[error("skip_air: the model's first channel is not normalised by HU alone, so air can not be told")]
+    NotHu,
     /// The prepared grid contradicts itself or the model.
     #[error("{0}")]
     Inconsistent(String),
@@ -72,7 +75,7 @@ impl From<SegmentError> for Fault {
     fn from(error: SegmentError) -> Fault {
         let code = match error {
             SegmentError::Network(error) => return error.into(),
-            SegmentError::Step { .. } => Code::ConfigUsage,
+            SegmentError::Step { .. } | SegmentError::NotHu => Code::ConfigUsage,
             SegmentError::Channels { .. } => Code::ModelChannels,
             SegmentError::TooLarge { .. } => Code::MemoryTooLarge,
             SegmentError::NotFinite(_) => Code::ModelNotFinite,

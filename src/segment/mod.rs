@@ -4,6 +4,7 @@
 //! (`[z, y, x, output]`), so that inner loops run over them.
 
 pub mod aggregate;
+mod air;
 mod decision;
 mod engine;
 mod error;

@@ -1,6 +1,7 @@
 //! The engine on libtorch.
 
 use super::aggregate::{Blending, SlabSink, aggregate};
+use super::air::{Framed, Part, part_above_air};
 use super::export::Exporter;
 use super::label_sinks::{DeviceLabels, HostLabels};
 use super::memory::{Grids, MemoryLimits, Placement, bytes_needed, placements_on_device};
@@ -19,7 +20,9 @@ const FREE_SHARE: f64 = 0.9;
 
 /// What a study's windows need, whichever way they run.
 struct Plan {
-    /// `[channel, z, y, x]` of the padded grid, on the network's device.
+    /// The part of the network's grid that windows are laid over.
+    part: Part,
+    /// `[channel, z, y, x]` of that part, padded, on the network's device.
     image: Tensor,
     tiling: Tiling,
     grids: Grids,
@@ -134,14 +137,19 @@ impl TorchEngine {
         let inference = &self.manifest.inference;
         let grids = Grids { network: shape, cropped: back.cropped, source: back.source_shape };
         check(&data, channels, &grids, &self.manifest)?;
-        let tiling = Tiling::new(shape, inference.patch, options.step)?;
+        let part = match options.skip_air {
+            true => part_above_air(&data, shape, &self.manifest)?,
+            false => shape.map(|edge| 0..edge),
+        };
+        let tiling = Tiling::new(part.clone().map(|range| range.len()), inference.patch, options.step)?;
         let mirror_axes = if options.mirror { inference.mirror_axes.clone() } else { Vec::new() };
         let placements = self.placements(&grids, tiling.row().count() << mirror_axes.len())?;
         let outputs = self.manifest.architecture.num_classes;
         let plan = Plan {
             decision: Decision::new(&inference.regions, outputs, inference.aggregation)?,
             separate_axis: back.separate_axis,
-            image: padded(data, channels, &tiling, self.network.device())?,
+            image: padded(data, channels, shape, &part, &tiling, self.network.device())?,
+            part,
             mirror_axes,
             tiling,
             grids,
@@ -189,7 +197,12 @@ impl TorchEngine {
         let wide = self.manifest.labels.max_value() > 255;
         let mut timings = Timings { exact: self.exact, ..Timings::default() };
         let mut run = |sink: &mut dyn SlabSink, timings: &mut Timings| {
-            aggregate(&self.network, plan.image.shallow_clone(), &plan.tiling, &blending, sink, timings, progress)
+            let image = plan.image.shallow_clone();
+            if plan.tiling.shape == low {
+                return aggregate(&self.network, image, &plan.tiling, &blending, sink, timings, progress);
+            }
+            let mut sink = Framed::new(sink, &plan.part, low, &plan.decision, outputs);
+            aggregate(&self.network, image, &plan.tiling, &blending, &mut sink, timings, progress)
         };
         let labels = match device {
             Device::Cuda(_) => {
@@ -258,11 +271,21 @@ fn check(data: &[f32], channels: usize, grids: &Grids, manifest: &Manifest) -> R
     Ok(())
 }
 
-/// The image `[channel, z, y, x]` on a device, with zeros around it where the grid is smaller than the patch.
-fn padded(data: Vec<f32>, channels: usize, tiling: &Tiling, device: Device) -> Result<Tensor, SegmentError> {
-    let [z, y, x] = tiling.shape.map(|n| n as i64);
-    let image = upload(&data, &[channels as i64, z, y, x], device)?;
+/// A part of the image `[channel, z, y, x]` on a device, with zeros around it where it is smaller than the patch.
+fn padded(
+    data: Vec<f32>,
+    channels: usize,
+    shape: [usize; 3],
+    part: &Part,
+    tiling: &Tiling,
+    device: Device,
+) -> Result<Tensor, SegmentError> {
+    let [z, y, x] = shape.map(|n| n as i64);
+    let mut image = upload(&data, &[channels as i64, z, y, x], device)?;
     drop(data);
+    for (axis, range) in (1..).zip(part) {
+        image = image.f_narrow(axis, range.start as i64, range.len() as i64)?;
+    }
     if tiling.padded == tiling.shape {
         return Ok(image);
     }

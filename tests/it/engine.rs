@@ -1,8 +1,9 @@
 //! The engine as the pipeline uses it: options, limits, faults, label tables, post-processing.
 
 use crate::support::made;
+use std::ops::Range;
 use stunetd::fault::{Code, Fault};
-use stunetd::models::{Aggregation, Manifest, Postprocessing, Region};
+use stunetd::models::{Aggregation, Manifest, Normalization, Postprocessing, Region};
 use stunetd::segment::aggregate::{Blending, SlabSink, aggregate};
 use stunetd::segment::export::labels_plain;
 use stunetd::segment::tiles::Tiling;
@@ -153,7 +154,7 @@ fn what_does_not_fit_is_refused_before_work() {
     let manifest = manifest(4, Aggregation::Softmax);
     let mut refuse = engine(&manifest);
     let code = |engine: &mut TorchEngine, prepared: Prepared, step: f64| {
-        let options = SegmentOptions { step, mirror: false };
+        let options = SegmentOptions { step, ..SegmentOptions::default() };
         engine.segment(prepared, options, &mut |_| panic!("work was done")).expect_err("refused").code
     };
     let good = || study(&manifest);
@@ -167,6 +168,52 @@ fn what_does_not_fit_is_refused_before_work() {
     let fault = poor.segment(good(), SegmentOptions::default(), &mut |_| panic!("work was done")).expect_err("refused");
     assert_eq!(fault.code, Code::MemoryTooLarge);
     assert!(fault.detail.contains("11 × 20 × 17") && fault.detail.contains(", 1 MiB may be used"), "{}", fault.detail);
+}
+
+#[test]
+fn windows_lie_over_what_is_more_than_air() {
+    let ct = Normalization::Ct { lower: -1000.0, upper: 1000.0, mean: 0.0, sd: 500.0 };
+    // More than air lies in 20..26, 24..40 and 30..50; 20 mm around it are 14 voxels.
+    let (shape, part) = ([46, 60, 70], [6..40, 10..54, 16..64]);
+    let size = part.clone().map(|range: Range<usize>| range.len());
+    let inside = |i: usize| {
+        let at = [i / (60 * 70), i / 70 % 60, i % 70];
+        (0..3).all(|axis| part[axis].contains(&at[axis]))
+    };
+    let mut noise = made::noise(8);
+    let image: Vec<f32> = (0..shape.iter().product::<usize>())
+        .map(|i| {
+            let [z, y, x] = [i / (60 * 70), i / 70 % 60, i % 70];
+            let dense = (20..26).contains(&z) && (24..40).contains(&y) && (30..50).contains(&x);
+            if dense { noise().max(-0.9) } else { -1.5 + 0.1 * noise().clamp(-4.0, 4.0) }
+        })
+        .collect();
+    let cut: Vec<f32> = image.iter().enumerate().filter(|(i, _)| inside(*i)).map(|(_, v)| *v).collect();
+    let options = SegmentOptions { skip_air: true, ..SegmentOptions::default() };
+    for (aggregation, regions) in [(Aggregation::Logits, false), (Aggregation::Softmax, false), (Aggregation::Softmax, true)] {
+        let mut manifest = manifest(5, aggregation);
+        if regions {
+            manifest.inference.regions = [(2, 1), (0, 2), (1, 3)].map(|(output, value)| Region { output, value }).into();
+        }
+        let mut engine = engine(&manifest);
+        let study = |manifest: &Manifest| made::prepared(manifest, shape, shape, image.clone());
+        assert_eq!(run(&mut engine, study(&manifest), options).expect_err("a z-score").code, Code::ConfigUsage);
+        manifest.preprocessing.channels[0].normalization = ct;
+        let mut engine = self::engine(&manifest);
+        let found = values(&run(&mut engine, study(&manifest), options).expect("labels"));
+        let windows = engine.timings().into_iter().find(|(name, _)| *name == "windows");
+        assert_eq!(windows, Some(("windows", Tiling::new(size, [8, 16, 16], 0.5).expect("tiling").windows() as f64)));
+        let alone = made::prepared(&manifest, size, size, cut.clone());
+        let expected = values(&run(&mut engine, alone, SegmentOptions::default()).expect("labels"));
+        let (kept, around): (Vec<_>, Vec<_>) = found.into_iter().enumerate().partition(|(i, _)| inside(*i));
+        assert!(kept.iter().map(|(_, label)| label).eq(&expected), "{aggregation:?}");
+        assert!(expected.iter().any(|&label| label > 0) && around.iter().all(|(_, label)| *label == 0), "{aggregation:?}");
+        // Without air nothing changes.
+        let full = || made::prepared(&manifest, size, size, cut.iter().map(|v| v.max(-0.9)).collect());
+        let [with, without] =
+            [options, SegmentOptions::default()].map(|options| values(&run(&mut engine, full(), options).expect("labels")));
+        assert_eq!(with, without);
+    }
 }
 
 #[test]

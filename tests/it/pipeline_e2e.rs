@@ -117,6 +117,15 @@ fn dicom_equals_the_strict_reference() {
     compare(&map, "dicom_mirror0", 0.9998, 0.998);
     bf16_keeps_the_labels(&model, &volume, &map, "dicom");
     compare(&segment(&mut engine, &model.manifest, &volume, true), "dicom_mirror1", README.0, README.1);
+    // Windows over what is more than air, as measured: docs/performance.md.
+    let prepared = prepare(&volume, &model.manifest, &Limits::default()).expect("prepared");
+    let options = SegmentOptions { skip_air: true, ..SegmentOptions::default() };
+    let skipped = engine.segment(prepared, options, &mut |_| true).expect("labels");
+    let windows = engine.timings().into_iter().find(|(name, _)| *name == "windows");
+    assert_eq!(windows, Some(("windows", 6.0)), "of 9");
+    let found = agreement(|i| skipped.labels().get(i), |i| map.labels().get(i), map.labels().len());
+    println!("dicom, skip_air: {:.4} % of voxels, worst Dice {:.4}", 100.0 * found.equal, found.dice);
+    assert!(found.equal >= 0.994 && found.dice >= 0.94, "skip_air: {} {}", found.equal, found.dice);
 }
 
 #[test]

@@ -21,7 +21,8 @@ fn the_manifest_says_what_its_schema_allows() {
     for map in [dicom, nifti] {
         let model = generation(map.table());
         let formats = [Format::Seg, Format::LabelMap, Format::Nifti, Format::Preview];
-        let request = request(&model, &formats);
+        let mut request = request(&model, &formats);
+        request.settings.skip_air = matches!(map.source(), Source::Nifti { .. });
         let dir = tempfile::tempdir().expect("folder");
         let results = build(&map, &volume(&map), &request, dir.path()).expect("built");
         let manifest: serde_json::Value =

@@ -35,6 +35,9 @@ pub fn rules(config: &Config) -> Result<Vec<Rule>, Fault> {
         Some(model) => Ok(model.clone()),
         None => {
             let model = Arc::new(Generation::open(path)?);
+            if config.model.skip_air {
+                model.tells_air()?;
+            }
             opened.insert(path.into(), model.clone());
             Ok(model)
         }
