@@ -45,6 +45,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("notify", &["intake"]),
     ("sd_notify", &["sys"]),
     ("maud", &["web", "training"]),
+    ("tokio_rustls", &["web"]),
     ("rusqlite", &["ledger"]),
     ("prometheus", &["telemetry"]),
     ("clap", &["cli"]),

@@ -157,7 +157,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     reconcile(&config, &ledger, opening, &metrics, &owner)?;
     let told = metrics.clone();
     ledger.tell_commits(move |took| told.ledger_commit(took));
-    let disks = Arc::new(Disks::new(&config, space, clock.clone(), metrics.clone()));
+    let disks = Arc::new(Disks::watch(&config, space, clock.clone(), metrics.clone())?);
     let open = || Reception::open(&config.spool, ledger.clone(), disks.clone(), metrics.clone()).map(Arc::new);
     let reception = config.receives().then(open).transpose()?;
 
@@ -209,8 +209,11 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         started: clock.monotonic(),
         clock: clock.clone(),
     };
-    let server = web::serve(config.http.listen.get(), status.clone(), stow)?;
+    let server = web::serve(&config.http, status.clone(), stow)?;
     tracing::info!(address = %server.address(), "status, metrics and health");
+    if let Some(address) = server.remote() {
+        tracing::info!(%address, "the same for other machines");
+    }
     if let Some(scp) = &scp {
         tracing::info!(address = %scp.address(), title = %config.dimse.ae_title, "DICOM");
     }

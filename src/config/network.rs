@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-/// An address that only this machine reaches. Beyond it, HTTP would need TLS and a token.
+/// An address that only this machine reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoopbackAddress(SocketAddr);
 
@@ -29,7 +29,7 @@ impl FromStr for LoopbackAddress {
         if address.ip().is_loopback() {
             Ok(LoopbackAddress(address))
         } else {
-            Err(format!("`{text}` is not a loopback address; put a proxy with TLS in front to reach it from elsewhere"))
+            Err(format!("`{text}` is not a loopback address; other machines get `http.remote`, with TLS and a token"))
         }
     }
 }

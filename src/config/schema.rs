@@ -223,6 +223,14 @@ table! {
     Http {
         /// Serves `/metrics`, `/livez` and `/readyz`.
         listen: LoopbackAddress = LoopbackAddress::port(9117),
+        /// Where other machines get the same, over TLS and with the token; nowhere when empty.
+        remote: Listen = Listen(None),
+        /// Our certificate and those above it, PEM.
+        tls_certificate: PathBuf = PathBuf::new(),
+        /// Its private key, PEM.
+        tls_key: PathBuf = PathBuf::new(),
+        /// File with the token that callers have to know.
+        token: PathBuf = PathBuf::new(),
     }
 }
 
@@ -245,7 +253,9 @@ impl Config {
         }
         let models = self.select.iter_mut().map(|rule| &mut rule.model);
         let Dimse { tls_certificate, tls_key, tls_client_ca, .. } = &mut self.dimse;
-        for path in [&mut self.libtorch_dir, tls_certificate, tls_key, tls_client_ca].into_iter().chain(models) {
+        let http = &mut self.http;
+        let ours = [&mut http.tls_certificate, &mut http.tls_key, &mut http.token];
+        for path in [&mut self.libtorch_dir, tls_certificate, tls_key, tls_client_ca].into_iter().chain(ours).chain(models) {
             if !path.as_os_str().is_empty() {
                 *path = base.join(&path);
             }
@@ -291,6 +301,13 @@ impl Config {
             wrong.push(("stage_deadline", 0, "at least 1 s".into()));
         }
         wrong.extend(self.dimse.check());
+        for (key, path) in
+            [("http.tls_certificate", &self.http.tls_certificate), ("http.tls_key", &self.http.tls_key), ("http.token", &self.http.token)]
+        {
+            if self.http.remote.0.is_some() && path.as_os_str().is_empty() {
+                wrong.push(("http.remote", 0, format!("`{key}` has to be given too")));
+            }
+        }
         wrong.extend(Destination::check(&self.destination, &self.output.formats));
         let folders = [("output.path", &self.output.path), ("spool.path", &self.spool.path), ("state", &self.state)];
         let folders: Vec<_> = folders.into_iter().chain(self.watch.iter().map(|w| ("watch.path", &w.path))).collect();

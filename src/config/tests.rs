@@ -94,7 +94,7 @@ contrast = "yes"
     config.invalid 15: `model.device`: `gpu` is not one of: auto, cpu, cuda:N (N from 0)
     config.invalid 16: `model.step`: 1.5 is not above 0 and at most 1
     config.unknown_key 17: unknown key `frobnicate` in [model]; valid here: path, device, precision, step, mirror, skip_air
-    config.invalid 20: `http.listen`: `0.0.0.0:80` is not a loopback address; put a proxy with TLS in front to reach it from elsewhere
+    config.invalid 20: `http.listen`: `0.0.0.0:80` is not a loopback address; other machines get `http.remote`, with TLS and a token
     config.unknown_key 22: unknown key `logs`; did you mean `log`?
     config.invalid 31: `select.modality`: `MR` is not one of: CT, PT
     config.unknown_key 32: unknown key `kernal` in [select]; did you mean `kernel`?

@@ -8,12 +8,16 @@ use crate::fault::{Code, Fault};
 use crate::sys::clock::Clock;
 use crate::sys::machine::Space;
 use crate::telemetry::{Metrics, Place, Watermark};
+use crossbeam::channel::{Receiver, Sender, bounded, select};
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How soon it is seen that space has returned.
+/// How soon those who wait for space ask again.
 pub const AGAIN: Duration = Duration::from_secs(5);
+/// The disks are looked at this often.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Tells what the file system of a path has.
 pub type SpaceOf = Arc<dyn Fn(&Path) -> Result<Space, Fault> + Send + Sync>;
@@ -29,8 +33,14 @@ pub enum Room {
     Full,
 }
 
-/// The disks that the daemon writes to.
+/// The disks that the daemon writes to. They are looked at on a thread of its own: a network file system that answers no more holds up nobody
+/// else. It ends when the last handle is dropped.
 pub struct Disks {
+    eyes: Arc<Eyes>,
+    _stop: Sender<Infallible>,
+}
+
+struct Eyes {
     places: Vec<(Place, PathBuf)>,
     low: u64,
     full: u64,
@@ -41,8 +51,8 @@ pub struct Disks {
 }
 
 impl Disks {
-    /// Those of a configuration.
-    pub fn new(config: &Config, space: SpaceOf, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Disks {
+    /// Those of a configuration; they have been looked at once when this returns.
+    pub fn watch(config: &Config, space: SpaceOf, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Disks, Fault> {
         let mut places = vec![(Place::State, config.state.clone()), (Place::Output, config.output.path.clone())];
         if config.receives() {
             places.push((Place::Spool, config.spool.path.clone()));
@@ -51,14 +61,46 @@ impl Disks {
         metrics.watermark(Watermark::Low, low);
         metrics.watermark(Watermark::Full, full);
         let last = Mutex::new((Room::Enough, clock.monotonic()));
-        Disks { places, low, full, space, clock, metrics, last }
+        let eyes = Arc::new(Eyes { places, low, full, space, clock, metrics, last });
+        eyes.look();
+        let (stop, stopped) = bounded(0);
+        let looking = eyes.clone();
+        std::thread::Builder::new()
+            .name("disks".into())
+            .spawn(move || looking.keep_looking(&stopped))
+            .map_err(|e| Fault::new(Code::InternalBug, format!("no thread for the disks: {e}")).caused_by(e))?;
+        Ok(Disks { eyes, _stop: stop })
+    }
+
+    /// How much room there was a moment ago.
+    pub fn room(&self) -> Room {
+        self.eyes.last.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Whether anything new is taken.
+    pub fn take(&self) -> bool {
+        self.room() < Room::Full
+    }
+}
+
+impl Eyes {
+    fn keep_looking(&self, stopped: &Receiver<Infallible>) {
+        loop {
+            let timer = self.clock.after(LOOK);
+            select! {
+                recv(timer) -> _ => self.look(),
+                recv(stopped) -> _ => return,
+            }
+        }
     }
 
     /// Looks, and tells log and metrics.
-    pub fn room(&self) -> Room {
+    fn look(&self) {
         let (mut room, mut least) = (Room::Enough, None);
         for (place, path) in &self.places {
-            let free = match (self.space)(path) {
+            // A folder that is still to be made counts as what it will lie on.
+            let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
+            let free = match (self.space)(there) {
                 Ok(Space { free, used }) => {
                     self.metrics.disk(*place, free, used);
                     free
@@ -76,17 +118,6 @@ impl Disks {
             }
         }
         self.note(room, least);
-        room
-    }
-
-    /// Whether anything new is taken.
-    pub fn take(&self) -> bool {
-        self.room() < Room::Full
-    }
-
-    /// What was found when somebody looked last.
-    pub fn last(&self) -> Room {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn note(&self, room: Room, least: Option<(Place, u64)>) {

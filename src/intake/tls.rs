@@ -1,4 +1,4 @@
-//! TLS for the DICOM port (PS3.15 annex B: BCP 195): versions 1.2 and 1.3 by rustls, nothing older.
+//! TLS for those who come to us (PS3.15 annex B: BCP 195): versions 1.2 and 1.3 by rustls, nothing older.
 
 use crate::config::Dimse;
 use crate::fault::{Code, Fault};
@@ -12,30 +12,36 @@ use std::sync::Arc;
 /// Largest file of certificates or keys.
 const MAX_PEM: u64 = 1 << 20;
 
-/// What the configuration says of TLS; `None` without a certificate. With `tls_client_ca` only callers that show a certificate signed by
+/// What the configuration says of TLS for DICOM; `None` without a certificate. With `tls_client_ca` only callers that show a certificate signed by
 /// one of these authorities are let in.
 pub fn server_config(config: &Dimse) -> Result<Option<Arc<ServerConfig>>, Fault> {
     if config.tls_certificate.as_os_str().is_empty() {
         return Ok(None);
     }
+    server("dimse", &config.tls_certificate, &config.tls_key, &config.tls_client_ca).map(Some)
+}
+
+/// A server with the `tls_certificate`, `tls_key` and, unless empty, `tls_client_ca` of a table of the configuration.
+pub fn server(table: &str, certificate: &Path, key: &Path, client_ca: &Path) -> Result<Arc<ServerConfig>, Fault> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chain = certificates("dimse.tls_certificate", &config.tls_certificate)?;
-    let key = private_key("dimse.tls_key", &config.tls_key)?;
+    let name = |key: &str| format!("{table}.{key}");
+    let chain = certificates(&name("tls_certificate"), certificate)?;
+    let key = private_key(&name("tls_key"), key)?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| Fault::new(Code::InternalBug, format!("TLS: {e}")))?;
-    let builder = if config.tls_client_ca.as_os_str().is_empty() {
+    let builder = if client_ca.as_os_str().is_empty() {
         builder.with_no_client_auth()
     } else {
-        let (key, path) = ("dimse.tls_client_ca", &config.tls_client_ca);
-        let roots = authorities(key, path)?;
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|e| wrong(key, path, &e.to_string()))?;
+        let name = name("tls_client_ca");
+        let roots = authorities(&name, client_ca)?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|e| wrong(&name, client_ca, &e.to_string()))?;
         builder.with_client_cert_verifier(verifier)
     };
-    let server =
-        builder.with_single_cert(chain, key).map_err(|e| wrong("dimse.tls_certificate", &config.tls_certificate, &e.to_string()))?;
-    Ok(Some(Arc::new(server)))
+    let server = builder.with_single_cert(chain, key).map_err(|e| wrong(&name("tls_certificate"), certificate, &e.to_string()))?;
+    Ok(Arc::new(server))
 }
 
 /// The private key of a PEM file; `key` names it in messages.

@@ -1,4 +1,4 @@
-//! The status page, metrics, health and STOW-RS over HTTP, for this machine only.
+//! The status page, metrics, health and STOW-RS over HTTP: for this machine, and, with TLS and a token, for others.
 //!
 //! | Path | Answers |
 //! |---|---|
@@ -10,6 +10,7 @@
 //! | `POST /dicom-web/studies` | takes objects, when `stow.enabled` |
 
 mod page;
+mod remote;
 mod server;
 mod stow;
 

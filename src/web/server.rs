@@ -1,7 +1,7 @@
 //! The HTTP server, on threads of its own.
 
 use super::page::page;
-use super::stow;
+use super::{remote, stow};
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::intake::reception::Reception;
@@ -20,6 +20,7 @@ const WORKERS: usize = 2;
 /// The running server; stops when dropped.
 pub struct Server {
     address: SocketAddr,
+    remote: Option<SocketAddr>,
     // Dropped with the server, which ends its threads.
     _stop: tokio::sync::oneshot::Sender<()>,
 }
@@ -29,10 +30,16 @@ impl Server {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Where it listens for other machines.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.remote
+    }
 }
 
-/// Binds the address and answers until the server is dropped. With `receives`, objects are taken too.
-pub fn serve(listen: SocketAddr, status: Status, receives: Option<(Arc<Reception>, &config::Stow)>) -> Result<Server, Fault> {
+/// Binds the addresses and answers until the server is dropped. With `receives`, objects are taken too.
+pub fn serve(config: &config::Http, status: Status, receives: Option<(Arc<Reception>, &config::Stow)>) -> Result<Server, Fault> {
+    let listen = config.listen.get();
     let failed = |e: std::io::Error| Fault::new(Code::ConfigListen, format!("{listen}: {e}")).caused_by(e);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -54,15 +61,27 @@ pub fn serve(listen: SocketAddr, status: Status, receives: Option<(Arc<Reception
         Some((reception, config)) => router.merge(stow::routes(reception, config)),
         None => router,
     };
+    let secured = runtime.block_on(remote::listen(config))?;
+    let remote = secured.as_ref().map(|(listener, _)| listener.address());
+    let guarded = router.clone();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let run = async move {
         tokio::select! {
             result = axum::serve(listener, router) => if let Err(e) = result { tracing::error!("http: {e}") },
+            result = beyond(secured, guarded) => if let Err(e) = result { tracing::error!("http: {e}") },
             _ = stopped => {}
         }
     };
     std::thread::Builder::new().name("web".into()).spawn(move || runtime.block_on(run)).map_err(failed)?;
-    Ok(Server { address, _stop: stop })
+    Ok(Server { address, remote, _stop: stop })
+}
+
+/// Answers other machines, if anywhere.
+async fn beyond(secured: Option<(remote::Secured, remote::Token)>, router: Router) -> std::io::Result<()> {
+    match secured {
+        Some((listener, token)) => axum::serve(listener, remote::guarded(router, token)).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What every page says to browsers: nothing from elsewhere, no scripts, not to be kept.

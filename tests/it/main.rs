@@ -28,6 +28,7 @@ mod pipeline_e2e;
 mod preprocessing;
 mod real_series;
 mod receive;
+mod remote;
 mod resampling;
 mod results;
 mod seg_object;

@@ -393,8 +393,9 @@ fn certificates_that_can_not_be_used_end_the_start_with_the_key() {
         let ledger = crate::ledger::InMemory::new().open().0.into();
         let clock = std::sync::Arc::new(stunetd::sys::clock::SystemClock);
         let disks =
-            stunetd::intake::disks::Disks::new(&stunetd::config::Config::default(), stunetd::machine_space(), clock, metrics.clone());
-        let reception = stunetd::intake::reception::Reception::open(&spool, ledger, disks.into(), metrics).expect("reception");
+            stunetd::intake::disks::Disks::watch(&stunetd::config::Config::default(), stunetd::machine_space(), clock, metrics.clone());
+        let reception =
+            stunetd::intake::reception::Reception::open(&spool, ledger, disks.expect("a thread").into(), metrics).expect("reception");
         let fault = stunetd::intake::scp::Scp::start(&dimse, reception.into()).err().expect("refused");
         assert!(fault.code.name() == "config.invalid" && fault.detail.contains("dimse.tls_certificate"), "{fault}");
     }

@@ -84,6 +84,25 @@ impl World {
         config
     }
 
+    fn seams(&self, clock: Arc<SimulatedClock>, shutdown: Shutdown) -> Seams {
+        Seams {
+            engine: self.engine.factory(clock.clone()),
+            decoder: decoder_config(),
+            cores: Cores::plan(2, false),
+            clock,
+            shutdown,
+            notifier: self.notifier.clone(),
+            reload: None,
+            space: self.space.clone(),
+        }
+    }
+
+    /// Why a daemon does not start.
+    pub fn fails_to_start(&self) -> Fault {
+        let clock = Arc::new(SimulatedClock::new(SystemTime::UNIX_EPOCH));
+        run(self.config(), self.seams(clock, Shutdown::default())).expect_err("it does not start")
+    }
+
     /// Names of published results, ascending.
     pub fn results(&self) -> BTreeSet<String> {
         self.entries().into_iter().filter(|name| !name.starts_with('.')).collect()
@@ -137,17 +156,7 @@ impl<'w> Daemon<'w> {
     pub fn start(world: &'w World) -> Daemon<'w> {
         let (config, clock, shutdown) = (world.config(), Arc::new(SimulatedClock::new(SystemTime::UNIX_EPOCH)), Shutdown::default());
         let address = config.http.listen.get();
-        let engine = world.engine.factory(clock.clone());
-        let seams = Seams {
-            engine,
-            decoder: decoder_config(),
-            cores: Cores::plan(2, false),
-            clock: clock.clone(),
-            shutdown: shutdown.clone(),
-            notifier: world.notifier.clone(),
-            reload: None,
-            space: world.space.clone(),
-        };
+        let seams = world.seams(clock.clone(), shutdown.clone());
         let thread = Some(std::thread::spawn(move || run(config, seams)));
         let daemon = Daemon { world, address, clock, shutdown, thread, known: world.results().into() };
         eventually("the daemon is ready", || http_get(daemon.address, "/readyz").is_some_and(|(status, _)| status == 200));
