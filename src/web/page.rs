@@ -77,8 +77,8 @@ fn fine(now: &Snapshot) -> Markup {
             h2 { "Is it fine?" }
             div.numbers {
                 (number(&now.flow.published.to_string(), "results published", ""))
-                (number(&time_or_dash(now.fine.turnaround_p50_s), "last slice to result, half", ""))
-                (number(&time_or_dash(now.fine.turnaround_p95_s), "last slice to result, 95 of 100", ""))
+                (number(&at_most(now.fine.turnaround_p50_s), "last slice to result, half", ""))
+                (number(&at_most(now.fine.turnaround_p95_s), "last slice to result, 95 of 100", ""))
                 (number(&waiting.to_string(), "studies wait", ""))
                 (number(&since(now.fine.oldest_job_s), "oldest of them", slow))
                 (number(&parked.to_string(), "can not be done", if parked > 0 { "amber" } else { "" }))
@@ -150,7 +150,7 @@ fn time(now: &Snapshot) -> Markup {
                         td { (stage.stage) }
                         td { (stage.jobs) }
                         td { (time_or_dash(stage.mean_s)) }
-                        td { (stage.p95_s.map_or("–".to_owned(), |s| format!("≤ {}", seconds(s)))) }
+                        td { (at_most(stage.p95_s)) }
                         td { (seconds(stage.waited_s)) }
                     }
                 }
@@ -259,6 +259,11 @@ fn of(counts: &BTreeMap<String, u64>, name: &str) -> u64 {
 
 fn time_or_dash(time: Option<f64>) -> String {
     time.map_or("–".to_owned(), seconds)
+}
+
+/// The end of a bucket.
+fn at_most(time: Option<f64>) -> String {
+    time.map_or("–".to_owned(), |s| format!("≤ {}", seconds(s)))
 }
 
 fn since(seconds: u64) -> String {
