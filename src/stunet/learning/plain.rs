@@ -126,6 +126,9 @@ mod tests {
                 }
             }
             let ours = softmax::softmax_gradient(&logits, &truth, &slopes).expect("gradient");
+            let across = crate::stunet::conv::channels_last(&logits).expect("channels-last");
+            assert_eq!(softmax::softmax_sums(&across, &truth).expect("sums"), softmax::softmax_sums(&logits, &truth).expect("sums"));
+            assert!(softmax::softmax_gradient(&across, &truth, &slopes).expect("gradient").equal(&ours), "in either layout");
             let theirs = softmax_gradient(&logits, &truth, &slopes).expect("gradient of operators");
             assert!((&ours - &theirs).abs().max().double_value(&[]) <= tolerance * 10.0);
             for class in [1, 3, 4, 6] {

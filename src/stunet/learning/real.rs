@@ -4,7 +4,7 @@ use crate::stunet::Error;
 use crate::stunet::fused::is_channels_last;
 use crate::stunet::simd;
 use std::ops::{Add, Div, Mul, Sub};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// A floating point number that losses are computed in.
 pub(super) trait Real:
@@ -27,9 +27,9 @@ pub(super) trait Real:
     /// Natural logarithm.
     fn ln(self) -> Self;
 
-    /// The numbers of a dense channels-last CPU tensor `[N, C, X, Y, Z]` of this kind.
+    /// The numbers of a CPU tensor `[N, C, X, Y, Z]` of this kind, contiguous or dense channels-last, as they lie in memory.
     fn elements(tensor: &Tensor) -> Result<&[Self], Error> {
-        is_channels_last(tensor, Self::KIND)?;
+        dense::<Self>(tensor)?;
         // SAFETY: a dense CPU tensor has `numel` numbers of its kind, initialised, from `data_ptr` on; the borrow of the
         // tensor keeps them alive, and nobody writes to it meanwhile.
         Ok(unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast(), tensor.numel()) })
@@ -40,10 +40,17 @@ pub(super) trait Real:
     /// # Safety
     /// No other tensor or slice may refer to the same numbers while the slice lives.
     unsafe fn elements_mut(tensor: &mut Tensor) -> Result<&mut [Self], Error> {
-        is_channels_last(tensor, Self::KIND)?;
+        dense::<Self>(tensor)?;
         // SAFETY: as in `elements`, and exclusive by the caller's promise; every bit pattern is a number.
         Ok(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) })
     }
+}
+
+fn dense<T: Real>(tensor: &Tensor) -> Result<(), Error> {
+    if tensor.device() == Device::Cpu && tensor.f_kind()? == T::KIND && tensor.numel() > 0 && tensor.is_contiguous() {
+        return Ok(());
+    }
+    is_channels_last(tensor, T::KIND)
 }
 
 impl Real for f32 {

@@ -1,15 +1,15 @@
 //! What a loss over softmax probabilities needs of the logits: a few sums, and the gradient that goes with them.
 //!
-//! A loss is a function of [`Sums`]; its derivatives by them are [`Slopes`]. On the CPU both passes run over channels-last
-//! logits and hold neither probabilities nor one-hot labels in memory; elsewhere libtorch's operators do the same
+//! A loss is a function of [`Sums`]; its derivatives by them are [`Slopes`]. On the CPU both passes run over the logits as
+//! they lie in memory and hold neither probabilities nor one-hot labels; elsewhere libtorch's operators do the same
 //! (`plain`). Softmax runs over the classes that are allowed in a sample: all, or the background and those that a person
 //! reviewed. The gradient of the logits of all other classes is exactly 0.
 
 use super::real::Real;
-use crate::stunet::fused::{Shared, five};
+use crate::stunet::Error;
+use crate::stunet::fused::{Shared, five, is_channels_last};
 use crate::stunet::shim::parallel;
 use crate::stunet::simd::{self, Kernel};
-use crate::stunet::{Error, conv::channels_last};
 use tch::{Device, Kind, Tensor};
 
 /// The label of a voxel that no loss looks at.
@@ -74,7 +74,7 @@ pub fn softmax_sums(logits: &Tensor, truth: &Truth) -> Result<Vec<Sums>, Error> 
     }
 }
 
-/// The gradient of the loss by the logits, as they are shaped, channels-last.
+/// The gradient of the loss by the logits, as they are shaped; on the CPU laid out as they are.
 pub fn softmax_gradient(logits: &Tensor, truth: &Truth, slopes: &[Slopes]) -> Result<Tensor, Error> {
     let classes = check(logits, truth)?;
     if slopes.len() != truth.allowed.len() || slopes.iter().any(|s| s.hit.len() != classes || s.predicted.len() != classes) {
@@ -104,13 +104,29 @@ pub(super) fn check(logits: &Tensor, truth: &Truth) -> Result<usize, Error> {
     Ok(k)
 }
 
+/// How far apart the numbers of neighbouring classes and voxels of a sample lie in memory.
+#[derive(Clone, Copy)]
+struct Layout {
+    class: usize,
+    voxel: usize,
+}
+
+/// The logits in one of the two layouts that are read as they are: contiguous or channels-last.
+fn laid_out(logits: &Tensor) -> Result<(Tensor, Layout), Error> {
+    let [_, classes, x, y, z] = five(logits)?;
+    if is_channels_last(logits, logits.f_kind()?).is_ok() && !logits.is_contiguous() {
+        return Ok((logits.shallow_clone(), Layout { class: 1, voxel: classes }));
+    }
+    Ok((logits.f_contiguous()?, Layout { class: x * y * z, voxel: 1 }))
+}
+
 /// The voxels of one sample.
 #[derive(Clone, Copy)]
 struct Sample<'a, T> {
-    /// `[voxels, classes]`.
+    /// All its numbers.
     logits: &'a [T],
+    layout: Layout,
     labels: &'a [u16],
-    classes: usize,
     allowed: &'a [u16],
     /// By class: its place in `allowed`, or [`NOWHERE`].
     places: &'a [u16],
@@ -128,11 +144,18 @@ impl<T: Real> Sample<'_, T> {
     #[inline(always)]
     fn probabilities(&self, first: usize, p: &mut [[T; LANES]]) -> [T; LANES] {
         let last = self.labels.len() - 1;
-        let at: [usize; LANES] = std::array::from_fn(|lane| (first + lane).min(last) * self.classes);
+        let Layout { class: of_class, voxel: of_voxel } = self.layout;
+        let at: [usize; LANES] = std::array::from_fn(|lane| (first + lane).min(last) * of_voxel);
+        let side_by_side = of_voxel == 1 && first + LANES <= self.labels.len();
         let mut largest = [T::LOWEST; LANES];
         for (&class, p) in self.allowed.iter().zip(p.iter_mut()) {
+            let start = usize::from(class) * of_class;
+            if side_by_side {
+                p.copy_from_slice(&self.logits[start + first..][..LANES]);
+            } else {
+                *p = at.map(|at| self.logits[start + at]);
+            }
             for lane in 0..LANES {
-                p[lane] = self.logits[at[lane] + usize::from(class)];
                 largest[lane] = if p[lane] > largest[lane] { p[lane] } else { largest[lane] };
             }
         }
@@ -183,7 +206,7 @@ impl<T: Real> Kernel for Sum<'_, T> {
             for lane in 0..inside {
                 let Some(place) = labels[lane] else { continue };
                 weight[lane] = T::ONE;
-                let logit = sample.logits[(first + lane) * sample.classes + usize::from(sample.allowed[place])];
+                let logit = sample.logits[(first + lane) * sample.layout.voxel + usize::from(sample.allowed[place]) * sample.layout.class];
                 out.entropy += (logarithm[lane] - logit).wide();
                 out.voxels += 1;
                 out.hit[place] += p[place][lane].wide();
@@ -201,13 +224,13 @@ impl<T: Real> Kernel for Sum<'_, T> {
 }
 
 fn sums_of<T: Real>(logits: &Tensor, truth: &Truth, classes: usize) -> Result<Vec<Sums>, Error> {
-    let logits = channels_last(logits)?;
+    let (logits, layout) = laid_out(logits)?;
     let all = T::elements(&logits)?;
     let voxels = truth.labels.len() / truth.allowed.len();
     let samples = truth.allowed.iter().enumerate().map(|(n, allowed)| {
         let places = places(allowed, classes);
         let (logits, labels) = (&all[n * voxels * classes..][..voxels * classes], &truth.labels[n * voxels..][..voxels]);
-        let sample = Sample { logits, labels, classes, allowed, places: &places };
+        let sample = Sample { logits, layout, labels, allowed, places: &places };
         let mut partial = vec![Sums::zero(allowed.len()); voxels.div_ceil(PART)];
         let out = Shared(partial.as_mut_ptr());
         parallel(partial.len(), |parts| {
@@ -241,8 +264,8 @@ struct Gradient<'a, T> {
     hit: &'a [T],
     /// By place.
     predicted: &'a [T],
-    /// `[voxels of the range, classes]`.
-    out: &'a mut [T],
+    /// The whole sample's, laid out as the logits.
+    out: Shared<T>,
 }
 
 impl<T: Real> Kernel for Gradient<'_, T> {
@@ -250,7 +273,6 @@ impl<T: Real> Kernel for Gradient<'_, T> {
     fn run(self) {
         let Gradient { sample, range, entropy, hit, predicted, out } = self;
         let mut p = vec![[T::ZERO; LANES]; sample.allowed.len()];
-        out.fill(T::ZERO);
         for first in range.clone().step_by(LANES) {
             sample.probabilities(first, &mut p);
             let labels = sample.label_places(first);
@@ -268,17 +290,23 @@ impl<T: Real> Kernel for Gradient<'_, T> {
                     mean[lane] = mean[lane] + p[place][lane] * hit[place];
                 }
             }
+            let counts = labels.map(|label| if label.is_some() { T::ONE } else { T::ZERO });
             for (p, &slope) in p.iter_mut().zip(predicted) {
                 for lane in 0..LANES {
-                    p[lane] = p[lane] * (slope - mean[lane] + entropy);
+                    p[lane] = p[lane] * (slope - mean[lane] + entropy) * counts[lane];
                 }
             }
-            for lane in 0..LANES.min(range.end - first) {
-                let Some(place) = labels[lane] else { continue };
-                p[place][lane] = p[place][lane] + extra[lane];
-                let out = &mut out[(first - range.start + lane) * sample.classes..][..sample.classes];
-                for (p, &class) in p.iter().zip(sample.allowed) {
-                    out[usize::from(class)] = p[lane];
+            for lane in 0..LANES {
+                if let Some(place) = labels[lane] {
+                    p[place][lane] = p[place][lane] + extra[lane];
+                }
+            }
+            let inside = LANES.min(range.end - first);
+            for (p, &class) in p.iter().zip(sample.allowed) {
+                let start = usize::from(class) * sample.layout.class + first * sample.layout.voxel;
+                for (lane, value) in p.iter().enumerate().take(inside) {
+                    // SAFETY: the place of this class and voxel in the sample, which lies in the tensor; parts have voxels of their own.
+                    unsafe { *out.at(start + lane * sample.layout.voxel) = *value };
                 }
             }
         }
@@ -286,10 +314,13 @@ impl<T: Real> Kernel for Gradient<'_, T> {
 }
 
 fn gradient_of<T: Real>(logits: &Tensor, truth: &Truth, slopes: &[Slopes]) -> Result<Tensor, Error> {
-    let logits = channels_last(logits)?;
-    let [n, classes, x, y, z] = five(&logits)?;
-    let size = [n, x, y, z, classes].map(|edge| edge as i64);
-    let mut gradient = Tensor::f_empty(size, (T::KIND, Device::Cpu))?.f_permute([0, 4, 1, 2, 3])?;
+    let (logits, layout) = laid_out(logits)?;
+    let [_, classes, x, y, z] = five(&logits)?;
+    // Classes that are not allowed and voxels that are ignored keep this 0.
+    let mut gradient = logits.f_zeros_like()?;
+    if gradient.stride() != logits.stride() {
+        return Err(Error::Torch(format!("a gradient with strides {:?} for logits with {:?}", gradient.stride(), logits.stride())));
+    }
     let (all, voxels) = (T::elements(&logits)?, x * y * z);
     // SAFETY: the tensor was made above and is shared with nobody.
     let out = Shared(unsafe { T::elements_mut(&mut gradient)? }.as_mut_ptr());
@@ -298,12 +329,12 @@ fn gradient_of<T: Real>(logits: &Tensor, truth: &Truth, slopes: &[Slopes]) -> Re
         let by_place = |slopes: &[f64]| allowed.iter().map(|&class| T::of(slopes[usize::from(class)])).collect::<Vec<T>>();
         let (hit, predicted) = (by_place(&slopes.hit), by_place(&slopes.predicted));
         let (logits, labels) = (&all[n * voxels * classes..][..voxels * classes], &truth.labels[n * voxels..][..voxels]);
-        let sample = Sample { logits, labels, classes, allowed, places: &places };
+        let sample = Sample { logits, layout, labels, allowed, places: &places };
         parallel(voxels.div_ceil(PART), |parts| {
             for part in parts {
                 let range = part * PART..((part + 1) * PART).min(voxels);
-                // SAFETY: the parts of all samples are disjoint and together fill the tensor, which outlives the call.
-                let out = unsafe { std::slice::from_raw_parts_mut(out.at((n * voxels + range.start) * classes), range.len() * classes) };
+                // SAFETY: samples lie one after the other in the tensor, which outlives the call.
+                let out = Shared(unsafe { out.at(n * voxels * classes) });
                 simd::run(Gradient { sample, range, entropy: T::of(slopes.entropy), hit: &hit, predicted: &predicted, out });
             }
         });

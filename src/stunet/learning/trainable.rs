@@ -96,7 +96,8 @@ impl Trainable {
         let logits = self.run(input)?;
         let plain: Vec<Tensor> = logits.iter().map(|t| t.f_detach()).collect::<Result<_, _>>().map_err(Error::from)?;
         let gradients = loss(&plain)?;
-        Ok(self.backward(&logits, &gradients)?)
+        drop(plain);
+        Ok(self.backward(logits, gradients)?)
     }
 
     /// The logits of all heads, full resolution first, without a history.
@@ -129,13 +130,16 @@ impl Trainable {
         Ok(logits)
     }
 
-    fn backward(&self, logits: &[Tensor], gradients: &HeadGradients) -> Result<Vec<Option<Tensor>>, Error> {
-        let trained: Vec<bool> = self.names.iter().map(|name| is_trained(name, gradients)).collect();
-        let roots = logits
-            .iter()
-            .zip(gradients)
-            .filter_map(|(z, gradient)| Some(z.f_mul(gradient.as_ref()?).and_then(|product| product.f_sum(None::<Kind>))))
-            .collect::<Result<Vec<_>, _>>()?;
+    fn backward(&self, logits: Vec<Tensor>, gradients: HeadGradients) -> Result<Vec<Option<Tensor>>, Error> {
+        let trained: Vec<bool> = self.names.iter().map(|name| is_trained(name, &gradients)).collect();
+        // A number whose gradient by the logits is the one given. Where both lie alike a dot product has it without a product
+        // of their size in memory.
+        let root = |z: Tensor, gradient: Tensor| match z.is_contiguous() && gradient.is_contiguous() {
+            true => z.f_reshape([-1])?.f_dot(&gradient.f_reshape([-1])?),
+            false => z.f_mul(&gradient)?.f_sum(None::<Kind>),
+        };
+        let pairs = logits.into_iter().zip(gradients).filter_map(|(z, gradient)| Some((z, gradient?)));
+        let roots = pairs.map(|(z, gradient)| root(z, gradient)).collect::<Result<Vec<_>, _>>()?;
         if roots.is_empty() {
             return Err(Error::Input("no head is trained".into()));
         }
