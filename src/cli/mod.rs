@@ -18,6 +18,7 @@ mod model_info;
 mod model_list;
 mod model_verify;
 mod progress;
+mod purge;
 mod report;
 mod segment;
 mod selection;
@@ -52,6 +53,7 @@ enum Verb {
     Inspect(inspect::Args),
     Model(model::Args),
     Jobs(jobs::Args),
+    Purge(purge::Args),
     CheckConfig(check_config::Args),
     Doctor(doctor::Args),
     Top(top::Args),
@@ -69,6 +71,7 @@ impl Verb {
             Verb::Inspect(args) => args.json,
             Verb::Model(args) => args.json(),
             Verb::Jobs(args) => args.json,
+            Verb::Purge(args) => args.json,
             Verb::CheckConfig(args) => args.json,
             Verb::Doctor(args) => args.json,
             Verb::Top(args) => args.json,
@@ -83,6 +86,7 @@ impl Verb {
             Verb::Inspect(args) => inspect::run(args),
             Verb::Model(args) => model::run(args),
             Verb::Jobs(args) => jobs::run(args),
+            Verb::Purge(args) => purge::run(args),
             Verb::CheckConfig(args) => check_config::run(args),
             Verb::Doctor(args) => doctor::run(args),
             Verb::Top(args) => top::run(args),

@@ -12,6 +12,7 @@ mod error;
 pub mod guard;
 mod header;
 mod instance;
+mod patient;
 mod pixel_data;
 mod pixel_location;
 pub mod query;
@@ -30,6 +31,7 @@ pub use instance::{
     Announced, Frame, ImageObject, Instance, PetHeader, PhaseKey, PhaseKeys, PhaseValue, PixelFormat, PlaneTiming, RefusedFile, Rescale,
     SelectionTags, SeriesKey,
 };
+pub use patient::is_of_patient;
 pub use pixel_data::PixelData;
 pub use pixel_location::{Encapsulated, Fragment, PixelLocation};
 pub use uid::{Uid, UidError};

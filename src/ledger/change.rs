@@ -129,6 +129,13 @@ pub enum Change {
         /// Which.
         job: JobId,
     },
+    /// A person had all removed that there was of a study.
+    Purged {
+        /// Who.
+        who: String,
+        /// Names the study without telling which it is.
+        name: String,
+    },
     /// Journal lines before this may go.
     ForgetJournal {
         /// The first moment that stays.

@@ -131,6 +131,8 @@ names! {
         Reopened = "reopened",
         /// The instances that were received for it were removed: their time is over.
         Discarded = "discarded",
+        /// A person had all removed that there was of a study.
+        Purged = "purged",
         /// The job's row was removed: its files are gone and its time is over.
         Forgotten = "forgotten",
     }

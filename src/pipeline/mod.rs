@@ -9,6 +9,7 @@ mod engine;
 mod estimate;
 mod jobs;
 pub mod outbox;
+pub mod purge;
 pub mod reconcile;
 mod service;
 mod stages;

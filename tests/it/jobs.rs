@@ -10,12 +10,12 @@ use stunetd::dicom::SeriesKey;
 use stunetd::ledger::*;
 use stunetd::sys::clock::SystemClock;
 
-struct Place {
+pub struct Place {
     dir: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Place {
+    pub fn new() -> Place {
         let place = Place { dir: tempfile::tempdir().expect("folder") };
         for folder in ["incoming", "results"] {
             std::fs::create_dir(place.path(folder)).expect("folder");
@@ -29,7 +29,7 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -46,14 +46,14 @@ impl Place {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    fn json(&self, name: &str, exit: i32, arguments: &[&str]) -> Value {
+    pub fn json(&self, name: &str, exit: i32, arguments: &[&str]) -> Value {
         let text = self.run(exit, &[arguments, &["--json"]].concat());
         let document = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {text}"));
         schema::conforms(name, &document);
         document
     }
 
-    fn daemon(&self) -> Daemon {
+    pub fn daemon(&self) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stunetd"));
         command.args(["serve", "--config"]).arg(self.path("stunetd.toml")).stderr(Stdio::null());
         let daemon = Daemon(command.spawn().expect("started"));
@@ -62,7 +62,7 @@ impl Place {
     }
 }
 
-struct Daemon(Child);
+pub struct Daemon(Child);
 
 impl Drop for Daemon {
     fn drop(&mut self) {

@@ -26,6 +26,7 @@ mod nifti;
 mod pairs;
 mod pipeline_e2e;
 mod preprocessing;
+mod purge;
 mod real_series;
 mod receive;
 mod remote;

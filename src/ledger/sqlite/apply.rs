@@ -91,6 +91,11 @@ impl Desk<'_> {
             }
             Change::Discard { series, paths } => self.discard(&series, &paths),
             Change::Forget { job } => self.forget(job),
+            Change::Purged { who, name } => {
+                check("person", &who, NAME)?;
+                let problem = Problem { code: Event::Purged.name().into(), detail: name };
+                self.note(Note { problem: Some(&problem), ..Note::of(Event::Purged, &who) }).map(|_| ())
+            }
             Change::ForgetJournal { before } => {
                 self.run("UPDATE counters SET value = max(value, ?1) WHERE name = 'journal_before'", [before])?;
                 self.run("DELETE FROM journal WHERE at < ?1", [before]).map(|_| ())

@@ -479,6 +479,11 @@ impl Tables {
                 self.write(now, Some(job), None, Event::Forgotten, (Some(state.name()), None), "retention", None);
                 Ok(())
             }
+            Change::Purged { who, name } => {
+                let problem = Problem { code: "purged".into(), detail: name };
+                self.write(now, None, None, Event::Purged, (None, None), &who, Some(problem));
+                Ok(())
+            }
             Change::ForgetJournal { before } => {
                 self.journal.retain(|e| e.at >= before);
                 Ok(())

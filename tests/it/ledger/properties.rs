@@ -34,6 +34,7 @@ enum Wish {
     Resend(usize),
     ParkDelivery(usize, bool),
     Verified,
+    Purged,
     Discard(u8, u8),
     Forget(u8),
     ForgetJournal(u32),
@@ -58,6 +59,7 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => token().prop_map(Wish::Resend),
         1 => (token(), any::<bool>()).prop_map(|(t, d)| Wish::ParkDelivery(t, d)),
         1 => Just(Wish::Verified),
+        1 => Just(Wish::Purged),
         1 => (0u8..5, 0u8..4).prop_map(|(s, n)| Wish::Discard(s, n)),
         1 => (0u8..12).prop_map(Wish::Forget),
         1 => (0u32..200_000).prop_map(Wish::ForgetJournal),
@@ -137,6 +139,7 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
         Wish::Resend(t) => Change::Resend { token: given.token(*t) },
         Wish::ParkDelivery(t, doubtful) => Change::ParkDelivery { token: given.token(*t), doubtful: *doubtful, problem: problem() },
         Wish::Verified => Change::Verified,
+        Wish::Purged => Change::Purged { who: who(), name: "study 12ab".into() },
         Wish::Discard(series, n) => {
             Change::Discard { series: key(u32::from(*series)), paths: (0..*n).map(|n| format!("{series}/{n}")).collect() }
         }

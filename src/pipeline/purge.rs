@@ -1,0 +1,125 @@
+//! Removes all that there is of a study: for a patient who asks for it, or one that should never have come. No daemon may run meanwhile; who
+//! calls has the ledger for itself.
+
+use crate::config::{Config, DestinationKind};
+use crate::dicom::guard::Limits;
+use crate::dicom::{SeriesKey, is_of_patient};
+use crate::fault::Fault;
+use crate::intake::spool::Spool;
+use crate::ledger::{Change, DeliveryState, Job, Ledger, Reader, State, Which};
+use crate::sys::durable::{self, StagingDir};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Purged {
+    /// Studies.
+    pub studies: u64,
+    /// Jobs, with their rows.
+    pub jobs: u64,
+    /// Folders with results: published ones, and copies in folders of destinations.
+    pub folders: u64,
+    /// Instances that were received.
+    pub instances: u64,
+}
+
+/// The studies of a patient: of which a published object, or one that was received, has this Patient ID. Objects that can not be read are
+/// passed over.
+pub fn studies_of(ledger: &dyn Reader, config: &Config, patient_id: &str) -> Result<BTreeSet<String>, Fault> {
+    let mut studies = BTreeSet::new();
+    let limits = Limits::default();
+    let is_of = |path: &Path| is_of_patient(path, patient_id, &limits).unwrap_or(false);
+    for job in ledger.jobs(&Which::default())? {
+        let Some(result) = &job.result else { continue };
+        let folder = config.output.path.join(&result.folder);
+        let objects = ledger.objects(job.id)?;
+        if objects.iter().filter(|o| o.file.ends_with(".dcm")).any(|o| is_of(&folder.join(&o.file))) {
+            studies.insert(job.series.study.clone());
+        }
+    }
+    const PAGE: u64 = 1000;
+    let mut seen: BTreeSet<SeriesKey> = BTreeSet::new();
+    for page in 0.. {
+        let received = ledger.received(page * PAGE, PAGE)?;
+        for instance in &received {
+            // One instance tells of its series.
+            if seen.insert(instance.series.clone()) && is_of(&config.spool.path.join(&instance.path)) {
+                studies.insert(instance.series.study.clone());
+            }
+        }
+        if (received.len() as u64) < PAGE {
+            break;
+        }
+    }
+    Ok(studies)
+}
+
+/// Removes what was received of a study, its results, their copies in folders of destinations, and its rows; a line of the journal without
+/// its UID stays. Interrupted, it is to be called again. Nothing is changed in watched folders and at other destinations.
+pub fn purge(ledger: &dyn Ledger, config: &Config, study: &str, who: &str) -> Result<Purged, Fault> {
+    let mut purged = Purged::default();
+    let jobs = ledger.jobs(&Which { uid: Some(study.into()), ..Which::default() })?;
+    let series = ledger.series(study)?;
+    for job in jobs.iter().filter(|job| job.series.study == study) {
+        end(ledger, job, who)?;
+        if let Some(result) = &job.result {
+            let copies = config.destination.iter().filter(|d| d.kind == DestinationKind::Folder).map(|d| &d.path);
+            for place in copies.chain([&config.output.path]) {
+                purged.folders += u64::from(remove(place, &result.folder)?);
+            }
+        }
+    }
+    let spool = config.spool.path.is_dir().then(|| Spool::open(&config.spool.path, config.spool.max_instance.0)).transpose()?;
+    for record in series.iter().filter(|record| record.series.study == study) {
+        let paths: Vec<String> = ledger.received_of(&record.series)?.into_iter().map(|r| r.path).collect();
+        purged.instances += paths.len() as u64;
+        let known = paths.iter().map(PathBuf::from).collect();
+        let change = Change::Discard { series: record.series.clone(), paths };
+        let gone = || Ok(ledger.commit(vec![change]).map(|_| ())?);
+        match &spool {
+            Some(spool) => drop(spool.remove(&record.series.study, &record.series.series, &known, gone)?),
+            None => gone()?,
+        }
+    }
+    for job in jobs.iter().filter(|job| job.series.study == study) {
+        ledger.commit(vec![Change::Forget { job: job.id }])?;
+        purged.jobs += 1;
+    }
+    if !jobs.is_empty() || !series.is_empty() {
+        purged.studies = 1;
+        // Who has the UID finds the line again; nobody else learns anything.
+        let hash: String = Sha256::digest(study).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("Study {hash}: {} jobs, {} instances.", purged.jobs, purged.instances);
+        ledger.commit(vec![Change::Purged { who: who.into(), name }])?;
+    }
+    Ok(purged)
+}
+
+/// Nothing more happens to a job, nor to its deliveries.
+fn end(ledger: &dyn Ledger, job: &Job, who: &str) -> Result<(), Fault> {
+    let open = |state| matches!(state, DeliveryState::Pending | DeliveryState::Waiting | DeliveryState::Parked);
+    let wanted = match job.progress.state {
+        State::Cancelled | State::Superseded => false,
+        State::Done => ledger.deliveries(job.id)?.iter().any(|d| open(d.state)),
+        State::Queued | State::Waiting | State::Parked | State::Running => true,
+    };
+    if wanted {
+        ledger.commit(vec![Change::Cancel { job: job.id, who: who.into() }])?;
+    }
+    Ok(())
+}
+
+/// Removes a folder, all at once for who looks on; whether it was there.
+fn remove(place: &Path, folder: &str) -> Result<bool, Fault> {
+    let path = place.join(folder);
+    if !path.is_dir() {
+        return Ok(false);
+    }
+    // Removed with what is in it when it is dropped, or swept at the next start.
+    let aside = StagingDir::new_in(place)?;
+    durable::rename(&path, &aside.path().join(folder))?;
+    Ok(true)
+}
