@@ -16,7 +16,7 @@ fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
         let path = entry.expect("entry").path();
         if path.is_dir() {
             found.extend(files_with(&path, text));
-        } else if std::fs::read(&path).expect("file").windows(text.len()).any(|w| w == text.as_bytes()) {
+        } else if path.is_file() && std::fs::read(&path).expect("file").windows(text.len()).any(|w| w == text.as_bytes()) {
             found.push(path);
         }
     }
