@@ -208,7 +208,7 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
     .map_err(sql(path))?;
     // The size limit keeps the log short after a burst.
     let set = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; \
-               PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16384;";
+               PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -2048;";
     connection.execute_batch(set).map_err(sql(path))?;
     connection.busy_timeout(Duration::from_secs(10)).map_err(sql(path))?;
     connection.set_prepared_statement_cache_capacity(64);
