@@ -113,7 +113,7 @@ fn what_may_pass_is_tried_again_and_what_will_not_is_parked() {
     daemon.clock.advance(QUIET * 100);
     Ct::new(3, 4).write(&world.incoming());
     daemon.next_result();
-    assert_eq!(world.engine.calls(), 5);
+    assert_eq!(world.engine.calls(), 6);
     daemon.end().expect("a clean end");
 }
 

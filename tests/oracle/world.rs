@@ -109,7 +109,7 @@ impl World {
             "state = \"{on}state\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"100 ms\"\nrescan = \"200 ms\"\nmin_slices = {SLICES}\n\
              [jobs]\nsuspect_after = {}\npark_after = {}\n[dimse]\n{listen}\n[spool]\npath = \"{on}spool\"\nmin_free = \"1 MiB\"\nlow_free = \"1 MiB\"\n\
              [model]\npath = \"{}\"\n[output]\npath = \"{on}results\"\nformats = [\"seg\"]\n[[destination]]\nname = \"archive\"\n\
-             kind = \"folder\"\naccepts = \"research\"\npath = \"{on}delivered\"\n[http]\nlisten = \"{}\"\n",
+             kind = \"folder\"\naccepts = \"research\"\npath = \"{on}delivered\"\n[retention]\nreceived = \"3650 d\"\n[http]\nlisten = \"{}\"\n",
             self.limits.0,
             self.limits.1,
             model.display(),
