@@ -57,7 +57,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("libloading", &["sys", "stunet"]),
     ("safetensors", &["stunet", "models", "cli", "training"]),
     ("toml", &["config", "models", "cli", "training"]),
-    ("jiff", &["training"]),
+    ("jiff", &["config", "training"]),
 ];
 
 /// Rooms with `unsafe` code.

@@ -9,15 +9,17 @@ mod reload;
 mod schema;
 mod select;
 mod units;
+mod windows;
 
 pub use choices::{After, Format, Irregular, LogFormat, LogLevel, Share};
 pub use destination::{Accepts, Destination, DestinationKind, Resend};
 pub use network::{AeTitle, Listen, LoopbackAddress, Network, WebAddress};
 pub use reader::{Mistake, nearest};
 pub use reload::RELOADABLE;
-pub use schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Retention, Spool, Stow, Watch};
+pub use schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Retention, Spool, Stow, Training, Watch};
 pub use select::{Modality, Orientation, Pattern, PerStudy, Preference, Priority, Range, Select, USUAL_PREFERENCES};
 pub use units::{ByteSize, HumanDuration, Keep};
+pub use windows::Windows;
 
 use crate::fault::{Code, Fault};
 use std::path::Path;

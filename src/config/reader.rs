@@ -1,7 +1,7 @@
 //! Reads the TOML document table by table, key by key: a mistake is noted with its line, and reading goes on.
 
 use super::destination::Destination;
-use super::schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Retention, Spool, Stow, Watch};
+use super::schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Retention, Spool, Stow, Training, Watch};
 use super::select::Select;
 use super::{choices, destination, network, select, units};
 use crate::fault::Code;
@@ -269,6 +269,7 @@ pub(super) const TABLES: &[(&str, &[&str])] = &[
     ("output", Output::KEYS),
     ("destination", Destination::KEYS),
     ("retention", Retention::KEYS),
+    ("training", Training::KEYS),
     ("http", Http::KEYS),
     ("log", Log::KEYS),
 ];

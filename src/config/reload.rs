@@ -41,6 +41,7 @@ impl Config {
                 "model" => self.model.differing(&other.model),
                 "output" => self.output.differing(&other.output),
                 "retention" => self.retention.differing(&other.retention),
+                "training" => self.training.differing(&other.training),
                 "http" => self.http.differing(&other.http),
                 "log" => self.log.differing(&other.log),
                 _ => Vec::new(),
@@ -119,6 +120,11 @@ mod tests {
         received = "1 d"
         parked = "forever"
         journal = "2 d"
+        [training]
+        enabled = true
+        windows = ["daily 01:00-02:00"]
+        zone = "Europe/Berlin"
+        plan = "/x/plan.toml"
         [http]
         listen = "127.0.0.1:7"
         [log]

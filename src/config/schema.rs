@@ -7,6 +7,7 @@ use super::network::{AeTitle, Listen, LoopbackAddress, Network};
 use super::reader::{FromToml, Reader, Value};
 use super::select::Select;
 use super::units::{ByteSize, HumanDuration, Keep};
+use super::windows::Windows;
 use crate::stunet::{DeviceChoice, Precision};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -77,6 +78,8 @@ table! {
         destination: Vec<Destination> = Vec::new(),
         /// How long things are kept once nobody waits for them.
         retention: Retention = Retention::default(),
+        /// Learning from signed-off cases outside of working hours.
+        training: Training = Training::default(),
         /// Metrics and health.
         http: Http = Http::default(),
         /// Log lines.
@@ -219,6 +222,32 @@ table! {
 }
 
 table! {
+    /// Learning from signed-off cases outside of working hours.
+    Training {
+        /// Whether cases are taken and runs are started.
+        enabled: bool = false,
+        /// Folders of labelled cases, one folder a case.
+        curated: Vec<PathBuf> = Vec::new(),
+        /// Local studies without labels that are kept, to rehearse and to compare models on.
+        keep_studies: usize = 100,
+        /// When runs may compute, by the clock on the wall.
+        windows: Vec<String> = vec!["Mon-Fri 20:00-06:00".into(), "Sat,Sun 00:00-24:00".into()],
+        /// The time zone of that wall.
+        zone: String = "UTC".into(),
+        /// What may change and what has to be shown before.
+        plan: PathBuf = PathBuf::from("/etc/stunetd/change-plan.toml"),
+        /// Where networks are taught and compared.
+        device: DeviceChoice = DeviceChoice::Auto,
+        /// Threads on the CPU; 0: all cores.
+        threads: usize = 0,
+        /// A run that has been paused for this long gives the device's memory back too.
+        evict_after: HumanDuration = HumanDuration(Duration::from_secs(10)),
+        /// No clinical work for this long before a run starts or goes on.
+        calm: HumanDuration = HumanDuration(Duration::from_secs(120)),
+    }
+}
+
+table! {
     /// Metrics and health.
     Http {
         /// Serves `/metrics`, `/livez` and `/readyz`.
@@ -259,6 +288,9 @@ impl Config {
             if !path.as_os_str().is_empty() {
                 *path = base.join(&path);
             }
+        }
+        for path in self.training.curated.iter_mut().chain([&mut self.training.plan]) {
+            *path = base.join(&path);
         }
         for path in self.destination.iter_mut().flat_map(Destination::paths) {
             *path = base.join(&path);
@@ -316,6 +348,7 @@ impl Config {
                 wrong.push(("destination.path", i, format!("it and {name} {} lie in each other", other.display())));
             }
         }
+        wrong.extend(self.training.check(&folders));
         if self.stow.max_requests == 0 || self.stow.max_parts == 0 {
             wrong.push((if self.stow.max_parts == 0 { "stow.max_parts" } else { "stow.max_requests" }, 0, "at least 1".into()));
         }
@@ -371,6 +404,30 @@ impl Dimse {
         }
         if has(&self.tls_client_ca) && !has(&self.tls_certificate) {
             wrong.push(("dimse.tls_client_ca", 0, "`dimse.tls_certificate` has to be given too".into()));
+        }
+        wrong
+    }
+}
+
+impl Training {
+    /// `others` are folders with their keys.
+    fn check(&self, others: &[(&str, &PathBuf)]) -> Vec<(&'static str, usize, String)> {
+        let mut wrong = Vec::new();
+        if let Err(why) = Windows::parse(&self.windows, &self.zone) {
+            let key = if Windows::parse(&self.windows[..0], &self.zone).is_err() { "training.zone" } else { "training.windows" };
+            wrong.push((key, 0, why));
+        }
+        for (i, folder) in self.curated.iter().enumerate() {
+            if folder.as_os_str().is_empty() {
+                wrong.push(("training.curated", 0, "a path is empty".into()));
+            }
+            let earlier = self.curated[..i].iter().map(|other| ("another folder of cases", other));
+            for (name, other) in others.iter().copied().chain(earlier).filter(|(_, other)| overlap(folder, other)) {
+                wrong.push(("training.curated", 0, format!("{} and {name} {} lie in each other", folder.display(), other.display())));
+            }
+        }
+        if self.plan.as_os_str().is_empty() {
+            wrong.push(("training.plan", 0, "the path is empty".into()));
         }
         wrong
     }

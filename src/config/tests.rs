@@ -125,6 +125,8 @@ fn values_are_checked_against_each_other() {
         "[[select]]\nname = \"a\"\nprefer = [{ kernel = \"^B\" }, \"axial\"]\n[[select]]\nname = \"b\"\nslices = { min = 5, max = 4 }",
         "[[destination]]\nname = \"a\"\nkind = \"folder\"\n[[destination]]\nname = \"A B\"\naddress = \"pacs\"\nae_title = \"PACS\"\nformats = [\"nifti\", \"preview\"]",
         "[[destination]]\nname = \"a\"\nkind = \"folder\"\npath = \"/r/x\"\n[[destination]]\nname = \"a\"\nae_title = \"X\"\naddress = \"h:104\"\ntls_key = \"k\"\ntimeout = \"0 s\"\n[output]\npath = \"/r\"",
+        "[training]\nwindows = [\"Mon-Fry 20:00-06:00\"]\ncurated = [\"/var/lib/stunetd/state/x\", \"/c\", \"/c/d\"]",
+        "[training]\nzone = \"Mars/Olympus\"\nplan = \"\"",
     ];
     insta::assert_snapshot!(cases.map(told).join("\n"), @r#"
     1: `watch`: at least one folder has to be watched, or `dimse.listen` or `stow.enabled` be set
@@ -147,6 +149,11 @@ fn values_are_checked_against_each_other() {
     6: `destination.name`: there is another destination `a`
     9: `destination.tls_key`: `tls_certificate` and `tls_key` are given together
     10: `destination.timeout`: at least 1 ms
+    2: `training.windows`: "Mon-Fry 20:00-06:00" is not a window; they are like `Mon-Fri 20:00-06:00`
+    3: `training.curated`: /var/lib/stunetd/state/x and state /var/lib/stunetd/state lie in each other
+    3: `training.curated`: /c/d and another folder of cases /c lie in each other
+    2: `training.zone`: "Mars/Olympus" is not a time zone; names are like Europe/Berlin
+    3: `training.plan`: the path is empty
     "#);
 }
 

@@ -12,7 +12,6 @@ mod optimizer;
 pub mod run;
 mod schedule;
 mod transfer;
-mod window;
 
 pub use error::Error;
 pub use initial::initial_weights;
@@ -20,4 +19,3 @@ pub use loss::{Counting, Flavour, Loss, LossValue, Outputs, loss};
 pub use optimizer::{Sgd, SgdSettings};
 pub use schedule::poly_learning_rate;
 pub use transfer::transfer;
-pub use window::Windows;

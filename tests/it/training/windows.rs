@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use std::time::{Duration, SystemTime};
-use stunetd::training::Windows;
+use stunetd::config::Windows;
 
 const ZONES: [&str; 8] = [
     "Europe/Berlin",

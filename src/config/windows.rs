@@ -1,6 +1,5 @@
 //! When training may run: weekly windows by the wall clock of a place.
 
-use super::Error;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan};
@@ -38,15 +37,12 @@ pub struct Windows {
 impl Windows {
     /// Reads windows like `Mon-Fri 20:00-06:00`, `Sat,Sun 00:00-24:00` or `daily 22:00-05:30` and the IANA name of a zone.
     /// An end that is not after its start is on the next day.
-    pub fn parse(windows: &[impl AsRef<str>], zone: &str) -> Result<Windows, Error> {
+    pub fn parse(windows: &[impl AsRef<str>], zone: &str) -> Result<Windows, String> {
         if windows.len() > MAX_WINDOWS {
-            return Err(Error::Settings(format!("{} windows; at most {MAX_WINDOWS} are accepted", windows.len())));
+            return Err(format!("{} windows; at most {MAX_WINDOWS} are accepted", windows.len()));
         }
-        let zone =
-            TimeZone::get(zone).map_err(|_| Error::Settings(format!("{zone:?} is not a time zone; names are like Europe/Berlin")))?;
-        let read = |text: &str| {
-            window(text).ok_or_else(|| Error::Settings(format!("{text:?} is not a window; they are like `Mon-Fri 20:00-06:00`")))
-        };
+        let zone = TimeZone::get(zone).map_err(|_| format!("{zone:?} is not a time zone; names are like Europe/Berlin"))?;
+        let read = |text: &str| window(text).ok_or_else(|| format!("{text:?} is not a window; they are like `Mon-Fri 20:00-06:00`"));
         Ok(Windows { zone, windows: windows.iter().map(|text| read(text.as_ref())).collect::<Result<_, _>>()? })
     }
 
