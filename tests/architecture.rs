@@ -297,6 +297,38 @@ fn files_are_read_in_one_sitting() {
     );
 }
 
+/// A metric is renamed, or found, in one place.
+#[test]
+fn metric_names_stand_in_one_file() {
+    #[derive(Default)]
+    struct Literals(Vec<String>);
+    impl<'a> Visit<'a> for Literals {
+        fn visit_lit_str(&mut self, literal: &'a syn::LitStr) {
+            self.0.push(literal.value());
+        }
+        fn visit_macro(&mut self, m: &'a syn::Macro) {
+            self.0.extend(m.tokens.to_string().split('"').skip(1).step_by(2).map(str::to_owned));
+        }
+        fn visit_item_mod(&mut self, m: &'a syn::ItemMod) {
+            if !is_test(&m.attrs) {
+                visit::visit_item_mod(self, m);
+            }
+        }
+    }
+    let mut broken = Vec::new();
+    for source in sources() {
+        let mut literals = Literals::default();
+        literals.visit_file(&source.file);
+        let named = literals.0.iter().any(|text| text.starts_with("stunetd_"));
+        if source.path == Path::new("telemetry/names.rs") {
+            assert!(named, "the table of names has no name");
+        } else if named {
+            broken.push(format!("{}: the name of a metric stands in telemetry/names.rs only", source.path.display()));
+        }
+    }
+    report(broken);
+}
+
 #[test]
 fn rooms_open_with_a_sentence() {
     report(

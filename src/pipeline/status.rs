@@ -7,6 +7,7 @@ use crate::fault::Code;
 use crate::intake::disks::{Disks, Room};
 use crate::ledger::{Reader, State, Which};
 use crate::sys::clock::Clock;
+use crate::telemetry::names::{self, Name};
 use crate::telemetry::reading::Reading;
 use crate::telemetry::{JobState, Metrics, Place, Post, Stage};
 use serde::{Deserialize, Serialize};
@@ -250,14 +251,14 @@ impl Status {
             machine: self.machine(&reading, room, uptime),
             edges: self.edges(&reading),
             models: models(&reading),
-            failures: whole(reading.by("stunetd_faults_total", "code")),
+            failures: whole(reading.by(&names::FAULTS_TOTAL, "code")),
             parked,
         }
     }
 
     fn fine(&self, reading: &Reading, room: Room) -> Fine {
-        let count = |name: &str, labels: &[(&str, &str)]| reading.value(name, labels) as u64;
-        let state = match (count("stunetd_draining", &[]), count("stunetd_ready", &[])) {
+        let count = |name: &Name, labels: &[(&str, &str)]| reading.value(name, labels) as u64;
+        let state = match (count(&names::DRAINING, &[]), count(&names::READY, &[])) {
             (1.., _) => "ending",
             (_, 0) => "starting",
             _ => "ready",
@@ -268,7 +269,7 @@ impl Status {
             Room::Low => attention.push("Little space on a disk: results come without pictures and NIfTI files.".to_owned()),
             Room::Full => attention.push("No space on a disk: nothing is taken until there is some.".to_owned()),
         }
-        match count("stunetd_jobs", &[("state", "parked")]) {
+        match count(&names::JOBS, &[("state", "parked")]) {
             0 => {}
             1 => attention.push("One study can not be done as it is.".to_owned()),
             n => attention.push(format!("{n} studies can not be done as they are.")),
@@ -278,20 +279,20 @@ impl Status {
             let job = beat.job.map_or(String::new(), |job| format!(" with job {job}"));
             attention.push(format!("`{}` gets no further{job}.", beat.post.name()));
         }
-        for name in reading.all("stunetd_destination_up", "destination") {
-            if count("stunetd_destination_up", &[("destination", name.as_str())]) == 0 {
+        for name in reading.all(&names::DESTINATION_UP, "destination") {
+            if count(&names::DESTINATION_UP, &[("destination", name.as_str())]) == 0 {
                 attention.push(format!("The destination `{name}` can not be reached."));
             }
-            if count("stunetd_outbox_objects", &[("destination", name.as_str()), ("state", "parked")]) > 0 {
+            if count(&names::OUTBOX_OBJECTS, &[("destination", name.as_str()), ("state", "parked")]) > 0 {
                 attention.push(format!("The destination `{name}` has refused results."));
             }
         }
-        if count("stunetd_config_last_reload_successful", &[]) == 0 && state == "ready" {
+        if count(&names::CONFIG_LAST_RELOAD_SUCCESSFUL, &[]) == 0 && state == "ready" {
             attention.push("The configuration file has mistakes; the one before is in use.".to_owned());
         }
-        let turnaround = reading.spread("stunetd_turnaround_seconds", &[]);
+        let turnaround = reading.spread(&names::TURNAROUND_SECONDS, &[]);
         let open = [JobState::Queued, JobState::Working, JobState::Waiting];
-        let age = |state: JobState| count("stunetd_oldest_job_age_seconds", &[("state", state.name())]);
+        let age = |state: JobState| count(&names::OLDEST_JOB_AGE_SECONDS, &[("state", state.name())]);
         Fine {
             state: state.to_owned(),
             attention,
@@ -302,14 +303,14 @@ impl Status {
     }
 
     fn flow(&self, reading: &Reading) -> Flow {
-        let sum = |name: &str| reading.value(name, &[]) as u64;
+        let sum = |name: &Name| reading.value(name, &[]) as u64;
         let counts = self.ledger.counts().unwrap_or_default();
         let jobs = counts.iter().filter_map(|(state, n)| Some((shown(*state)?.name().to_owned(), *n)));
         Flow {
-            series_open: sum("stunetd_series_open"),
-            series_complete: sum("stunetd_series_closed_total"),
-            series_refused: sum("stunetd_series_refused_total"),
-            published: reading.value("stunetd_jobs_ended_total", &[("result", "published")]) as u64,
+            series_open: sum(&names::SERIES_OPEN),
+            series_complete: sum(&names::SERIES_CLOSED_TOTAL),
+            series_refused: sum(&names::SERIES_REFUSED_TOTAL),
+            published: reading.value(&names::JOBS_ENDED_TOTAL, &[("result", "published")]) as u64,
             jobs: jobs.collect(),
             done: counts.iter().find(|(state, _)| *state == State::Done).map_or(0, |(_, n)| *n),
         }
@@ -330,20 +331,20 @@ impl Status {
     }
 
     fn machine(&self, reading: &Reading, room: Room, uptime: Duration) -> Machine {
-        let bytes = |name: &str, labels: &[(&str, &str)]| reading.value(name, labels) as u64;
+        let bytes = |name: &Name, labels: &[(&str, &str)]| reading.value(name, labels) as u64;
         let disk = |place: &Place| {
             let of = [("place", place.name())];
-            let (free_bytes, used_bytes) = (bytes("stunetd_spool_free_bytes", &of), bytes("stunetd_spool_used_bytes", &of));
+            let (free_bytes, used_bytes) = (bytes(&names::SPOOL_FREE_BYTES, &of), bytes(&names::SPOOL_USED_BYTES, &of));
             (free_bytes + used_bytes > 0).then(|| Disk { place: place.name().to_owned(), free_bytes, used_bytes })
         };
         Machine {
             device: self.engine.device.clone(),
             precision: self.engine.precision.clone(),
-            busy: reading.value("stunetd_device_busy_seconds_total", &[]) / uptime.as_secs_f64().max(1.0),
-            reserved_bytes: bytes("stunetd_queue_bytes", &[("queue", "host")]),
-            host_memory_bytes: bytes("stunetd_queue_limit_bytes", &[("queue", "host")]),
-            resident_bytes: bytes("process_resident_memory_bytes", &[]),
-            commit_mean_s: reading.spread("stunetd_ledger_commit_duration_seconds", &[]).mean(),
+            busy: reading.value(&names::DEVICE_BUSY_SECONDS_TOTAL, &[]) / uptime.as_secs_f64().max(1.0),
+            reserved_bytes: bytes(&names::QUEUE_BYTES, &[("queue", "host")]),
+            host_memory_bytes: bytes(&names::QUEUE_LIMIT_BYTES, &[("queue", "host")]),
+            resident_bytes: bytes(&names::RESIDENT_MEMORY, &[]),
+            commit_mean_s: reading.spread(&names::LEDGER_COMMIT_DURATION_SECONDS, &[]).mean(),
             room: match room {
                 Room::Enough => "enough",
                 Room::Low => "low",
@@ -357,12 +358,12 @@ impl Status {
     fn edges(&self, reading: &Reading) -> Edges {
         Edges {
             folders: self.folders as u64,
-            files: reading.value("stunetd_instances_received_total", &[]) as u64,
+            files: reading.value(&names::INSTANCES_RECEIVED_TOTAL, &[]) as u64,
             dicom: self.dicom.clone(),
-            associations_open: reading.value("stunetd_associations_active", &[]) as u64,
-            associations: whole(reading.by("stunetd_associations_total", "result")),
-            objects: whole(reading.by("stunetd_network_instances_total", "result")),
-            destinations: reading.all("stunetd_destination_up", "destination").into_iter().map(|name| destination(reading, name)).collect(),
+            associations_open: reading.value(&names::ASSOCIATIONS_ACTIVE, &[]) as u64,
+            associations: whole(reading.by(&names::ASSOCIATIONS_TOTAL, "result")),
+            objects: whole(reading.by(&names::NETWORK_INSTANCES_TOTAL, "result")),
+            destinations: reading.all(&names::DESTINATION_UP, "destination").into_iter().map(|name| destination(reading, name)).collect(),
         }
     }
 
@@ -391,34 +392,34 @@ impl Status {
 fn destination(reading: &Reading, name: String) -> Destination {
     let of = [("destination", name.as_str())];
     let state = |state: String| {
-        let count = reading.value("stunetd_outbox_objects", &[("destination", name.as_str()), ("state", state.as_str())]);
+        let count = reading.value(&names::OUTBOX_OBJECTS, &[("destination", name.as_str()), ("state", state.as_str())]);
         (state, count as u64)
     };
-    let states: BTreeSet<String> = reading.all("stunetd_outbox_objects", "state").into_iter().collect();
+    let states: BTreeSet<String> = reading.all(&names::OUTBOX_OBJECTS, "state").into_iter().collect();
     Destination {
-        up: reading.value("stunetd_destination_up", &of) > 0.0,
+        up: reading.value(&names::DESTINATION_UP, &of) > 0.0,
         results: states.into_iter().map(state).collect(),
-        oldest_s: reading.value("stunetd_outbox_oldest_age_seconds", &of) as u64,
+        oldest_s: reading.value(&names::OUTBOX_OLDEST_AGE_SECONDS, &of) as u64,
         name,
     }
 }
 
 fn stage_time(reading: &Reading, stage: Stage) -> StageTime {
     let of = [("stage", stage.name())];
-    let spread = reading.spread("stunetd_stage_duration_seconds", &of);
+    let spread = reading.spread(&names::STAGE_DURATION_SECONDS, &of);
     StageTime {
         stage: stage.name().to_owned(),
         jobs: spread.count,
         mean_s: spread.mean(),
         p95_s: spread.quantile(0.95),
-        waited_s: reading.value("stunetd_backpressure_seconds_total", &of),
+        waited_s: reading.value(&names::BACKPRESSURE_SECONDS_TOTAL, &of),
     }
 }
 
 fn models(reading: &Reading) -> Vec<Model> {
     let label =
         |labels: &[(String, String)], name: &str| labels.iter().find(|(key, _)| key == name).map_or(String::new(), |(_, v)| v.clone());
-    let all = reading.labels("stunetd_model_info").into_iter();
+    let all = reading.labels(&names::MODEL_INFO).into_iter();
     all.map(|l| Model { name: label(&l, "model"), version: label(&l, "version"), digest: label(&l, "digest12") }).collect()
 }
 

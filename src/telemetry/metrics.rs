@@ -1,24 +1,24 @@
-//! Every metric of the daemon: name, type, labels, meaning.
+//! Every metric of the daemon with its values; their names stand in the table `telemetry/names.rs`.
 //!
-//! Prometheus conventions: prefix `stunetd_`, base units, `_total` for counters, `_info` for facts. Labels come from closed
-//! sets only, and every counter and histogram is there at zero from the start, so that rates and alerts work before the
-//! first event.
+//! Every counter and histogram is there at zero from the start, so that rates and alerts work before the first event.
 
 mod delivery;
 mod device;
+mod register;
 
 pub use delivery::{Attempt, DeliveryMetrics};
 pub use device::DeviceMetrics;
 
-use super::names::{Association, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark};
+use super::labels::{Association, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark};
+use super::names;
 use super::reading::Reading;
 use crate::fault::Code;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
+use register::{counter, counters, gauge, gauges, histogram, histograms, number, numbers, seconds, zeroed};
 use std::time::{Duration, SystemTime};
 
 /// Facts about the running program that become `_info` metrics.
@@ -85,181 +85,65 @@ pub struct Metrics {
     reload_success_time: Gauge,
 }
 
-/// Seconds from a hundredth to an hour.
-const STAGE_BUCKETS: &[f64] = &[0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3600.0];
-/// Seconds from last slice to published result.
-const TURNAROUND_BUCKETS: &[f64] = &[5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0];
-/// Seconds of a transaction or of one object on its way to the disk.
-const COMMIT_BUCKETS: &[f64] = &[0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 /// Files of a result that may be left out.
 const OPTIONAL: [&str; 2] = ["nifti", "preview"];
-/// Seconds of one look through the folders.
-const SCAN_BUCKETS: &[f64] = &[0.001, 0.01, 0.1, 1.0, 10.0, 100.0];
 
 impl Metrics {
     /// All metrics at zero. Fails only if two had the same name.
     pub fn new() -> Result<Metrics, prometheus::Error> {
-        let r = Registry::new_custom(Some("stunetd".into()), None)?;
+        let r = Registry::new();
         let codes = || Code::ALL.iter().map(|c| c.name());
         let stages = || Stage::ALL.iter().map(|s| s.name());
         let metrics = Metrics {
-            build_info: register(
-                &r,
-                IntGaugeVec::new(Opts::new("build_info", "Facts about the program."), &["version", "libtorch", "device"]),
-            )?,
-            model_info: register(
-                &r,
-                IntGaugeVec::new(Opts::new("model_info", "The model that serves."), &["role", "model", "version", "digest12"]),
-            )?,
-            ready: register(&r, IntGauge::new("ready", "1 when the model is loaded and the folders are watched."))?,
-            draining: register(&r, IntGauge::new("draining", "1 while the daemon finishes its work to end."))?,
+            build_info: gauges(&r, &names::BUILD_INFO)?,
+            model_info: gauges(&r, &names::MODEL_INFO)?,
+            ready: gauge(&r, &names::READY)?,
+            draining: gauge(&r, &names::DRAINING)?,
             associations: zeroed(
                 &r,
-                "associations_total",
-                "DICOM associations, by what became of them.",
-                "result",
+                &names::ASSOCIATIONS_TOTAL,
                 [Association::Accepted, Association::Rejected, Association::Released, Association::Aborted]
                     .map(Association::name)
                     .into_iter(),
             )?,
-            received: register(
-                &r,
-                IntCounterVec::new(
-                    Opts::new("network_instances_total", "Objects that came over the network, by how and what became of them."),
-                    &["transport", "result"],
-                ),
-            )?,
-            files_read: register(
-                &r,
-                IntCounter::new("instances_received_total", "Files that arrived or changed and whose header was read."),
-            )?,
-            read_bytes: register(&r, IntCounter::new("received_bytes_total", "Bytes of the files that arrived or changed."))?,
-            instances_rejected: zeroed(&r, "instances_rejected_total", "Files that can not be used, by code.", "reason", codes())?,
-            scan_seconds: register(
-                &r,
-                Histogram::with_opts(buckets("scan_duration_seconds", "Time to look through the changed folders.", SCAN_BUCKETS)),
-            )?,
-            series_open: register(&r, IntGauge::new("series_open", "Series that are not complete yet."))?,
-            series_closed: zeroed(
-                &r,
-                "series_closed_total",
-                "Series taken as complete, by the evidence.",
-                "evidence",
-                Evidence::ALL.iter().map(|e| e.name()),
-            )?,
-            series_reopened: register(&r, IntCounter::new("series_reopened_total", "Series that changed after they were taken."))?,
-            series_discarded: register(
-                &r,
-                IntCounter::new("series_discarded_total", "Series whose received instances were removed: their time was over."),
-            )?,
-            series_refused: zeroed(&r, "series_refused_total", "Series that are not processed, by code.", "code", codes())?,
-            series_selected: register(
-                &r,
-                IntCounterVec::new(Opts::new("series_selected_total", "Volumes that a rule chose to be segmented, by rule."), &["rule"]),
-            )?,
-            jobs: register(&r, IntGaugeVec::new(Opts::new("jobs", "Jobs by state."), &["state"]))?,
-            jobs_ended: zeroed(
-                &r,
-                "jobs_ended_total",
-                "Jobs that came to an end, by how.",
-                "result",
-                Ended::ALL.iter().map(|(_, name)| *name),
-            )?,
-            jobs_parked: zeroed(&r, "jobs_parked_total", "Jobs that can not be done, by code.", "code", codes())?,
-            oldest_job_age: register(
-                &r,
-                GaugeVec::new(Opts::new("oldest_job_age_seconds", "Age of the oldest job in a state; 0 when there is none."), &["state"]),
-            )?,
-            stage_seconds: register(
-                &r,
-                HistogramVec::new(buckets("stage_duration_seconds", "Time of one job in a stage.", STAGE_BUCKETS), &["stage"]),
-            )?,
-            turnaround_seconds: register(
-                &r,
-                HistogramVec::new(
-                    buckets("turnaround_seconds", "Time from the last change of a series to its published result.", TURNAROUND_BUCKETS),
-                    &["priority"],
-                ),
-            )?,
-            queue_bytes: register(&r, IntGaugeVec::new(Opts::new("queue_bytes", "Bytes that jobs in work have reserved."), &["queue"]))?,
-            queue_limit_bytes: register(&r, IntGaugeVec::new(Opts::new("queue_limit_bytes", "Bytes that may be reserved."), &["queue"]))?,
-            backpressure_seconds: register(
-                &r,
-                CounterVec::new(
-                    Opts::new("backpressure_seconds_total", "Time a stage waited for the next one to take its work."),
-                    &["stage"],
-                ),
-            )?,
-            device_busy_seconds: register(
-                &r,
-                CounterVec::new(Opts::new("device_busy_seconds_total", "Time the device worked."), &["work"]),
-            )?,
-            windows: register(&r, IntCounter::new("infer_patches_total", "Windows that went through the network."))?,
-            voxels: register(&r, IntCounter::new("infer_voxels_total", "Voxels that were labelled."))?,
+            received: counters(&r, &names::NETWORK_INSTANCES_TOTAL)?,
+            files_read: counter(&r, &names::INSTANCES_RECEIVED_TOTAL)?,
+            read_bytes: counter(&r, &names::RECEIVED_BYTES_TOTAL)?,
+            instances_rejected: zeroed(&r, &names::INSTANCES_REJECTED_TOTAL, codes())?,
+            scan_seconds: histogram(&r, &names::SCAN_DURATION_SECONDS)?,
+            series_open: gauge(&r, &names::SERIES_OPEN)?,
+            series_closed: zeroed(&r, &names::SERIES_CLOSED_TOTAL, Evidence::ALL.iter().map(|e| e.name()))?,
+            series_reopened: counter(&r, &names::SERIES_REOPENED_TOTAL)?,
+            series_discarded: counter(&r, &names::SERIES_DISCARDED_TOTAL)?,
+            series_refused: zeroed(&r, &names::SERIES_REFUSED_TOTAL, codes())?,
+            series_selected: counters(&r, &names::SERIES_SELECTED_TOTAL)?,
+            jobs: gauges(&r, &names::JOBS)?,
+            jobs_ended: zeroed(&r, &names::JOBS_ENDED_TOTAL, Ended::ALL.iter().map(|(_, name)| *name))?,
+            jobs_parked: zeroed(&r, &names::JOBS_PARKED_TOTAL, codes())?,
+            oldest_job_age: numbers(&r, &names::OLDEST_JOB_AGE_SECONDS)?,
+            stage_seconds: histograms(&r, &names::STAGE_DURATION_SECONDS)?,
+            turnaround_seconds: histograms(&r, &names::TURNAROUND_SECONDS)?,
+            queue_bytes: gauges(&r, &names::QUEUE_BYTES)?,
+            queue_limit_bytes: gauges(&r, &names::QUEUE_LIMIT_BYTES)?,
+            backpressure_seconds: seconds(&r, &names::BACKPRESSURE_SECONDS_TOTAL)?,
+            device_busy_seconds: seconds(&r, &names::DEVICE_BUSY_SECONDS_TOTAL)?,
+            windows: counter(&r, &names::INFER_PATCHES_TOTAL)?,
+            voxels: counter(&r, &names::INFER_VOXELS_TOTAL)?,
             delivery: DeliveryMetrics::new(&r)?,
             device: DeviceMetrics::new(&r)?,
-            faults: zeroed(&r, "faults_total", "Failures, by code.", "code", codes())?,
-            stalls: zeroed(
-                &r,
-                "watchdog_stage_stalls_total",
-                "Times that a stage got no further within its deadline.",
-                "stage",
-                Post::all().map(Post::name),
-            )?,
-            associations_active: register(&r, IntGauge::new("associations_active", "DICOM associations that are open."))?,
-            store_seconds: register(
-                &r,
-                HistogramVec::new(
-                    buckets(
-                        "instance_store_duration_seconds",
-                        "Time from the first byte of an object of the network to its acknowledgement.",
-                        COMMIT_BUCKETS,
-                    ),
-                    &["transport"],
-                ),
-            )?,
-            ledger_seconds: register(
-                &r,
-                Histogram::with_opts(buckets("ledger_commit_duration_seconds", "Time of one transaction of the ledger.", COMMIT_BUCKETS)),
-            )?,
-            disk_free_bytes: register(
-                &r,
-                IntGaugeVec::new(Opts::new("spool_free_bytes", "Bytes free for the daemon on the file system of a folder."), &["place"]),
-            )?,
-            disk_used_bytes: register(
-                &r,
-                IntGaugeVec::new(Opts::new("spool_used_bytes", "Bytes in use on the file system of a folder."), &["place"]),
-            )?,
-            disk_watermark_bytes: register(
-                &r,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "spool_watermark_bytes",
-                        "With fewer bytes free than this, what is optional is not written, or nothing is taken.",
-                    ),
-                    &["level"],
-                ),
-            )?,
-            disk_low_seconds: register(
-                &r,
-                CounterVec::new(Opts::new("spool_low_seconds_total", "Time that a disk was below a watermark."), &["level"]),
-            )?,
-            optional_skipped: zeroed(
-                &r,
-                "optional_files_skipped_total",
-                "Files of results that were left out because a disk was below its first watermark.",
-                "format",
-                OPTIONAL.into_iter(),
-            )?,
-            reload_successful: register(
-                &r,
-                IntGauge::new("config_last_reload_successful", "1 when the configuration could be used when it was last read."),
-            )?,
-            reload_success_time: register(
-                &r,
-                Gauge::new("config_last_reload_success_timestamp_seconds", "When the configuration was last read and taken."),
-            )?,
-            panics: zeroed(&r, "panics_total", "Stages that panicked; the job is parked and the daemon goes on.", "stage", stages())?,
+            faults: zeroed(&r, &names::FAULTS_TOTAL, codes())?,
+            stalls: zeroed(&r, &names::WATCHDOG_STAGE_STALLS_TOTAL, Post::all().map(Post::name))?,
+            associations_active: gauge(&r, &names::ASSOCIATIONS_ACTIVE)?,
+            store_seconds: histograms(&r, &names::INSTANCE_STORE_DURATION_SECONDS)?,
+            ledger_seconds: histogram(&r, &names::LEDGER_COMMIT_DURATION_SECONDS)?,
+            disk_free_bytes: gauges(&r, &names::SPOOL_FREE_BYTES)?,
+            disk_used_bytes: gauges(&r, &names::SPOOL_USED_BYTES)?,
+            disk_watermark_bytes: gauges(&r, &names::SPOOL_WATERMARK_BYTES)?,
+            disk_low_seconds: seconds(&r, &names::SPOOL_LOW_SECONDS_TOTAL)?,
+            optional_skipped: zeroed(&r, &names::OPTIONAL_FILES_SKIPPED_TOTAL, OPTIONAL.into_iter())?,
+            reload_successful: gauge(&r, &names::CONFIG_LAST_RELOAD_SUCCESSFUL)?,
+            reload_success_time: number(&r, &names::CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS)?,
+            panics: zeroed(&r, &names::PANICS_TOTAL, stages())?,
             registry: r,
         };
         for stage in stages() {
@@ -497,51 +381,38 @@ impl Metrics {
     }
 }
 
-fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: Result<C, prometheus::Error>) -> Result<C, prometheus::Error> {
-    let metric = metric?;
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
-/// A counter with one label from a closed set, at zero for each value.
-fn zeroed<'a>(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    label: &str,
-    values: impl Iterator<Item = &'a str>,
-) -> Result<IntCounterVec, prometheus::Error> {
-    let counter = register(r, IntCounterVec::new(Opts::new(name, help), &[label]))?;
-    values.for_each(|value| drop(counter.with_label_values(&[value])));
-    Ok(counter)
-}
-
-fn buckets(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
-    HistogramOpts::new(name, help).buckets(buckets.to_vec())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::names::Kind;
+
+    /// Labels whose values come from the configuration: nothing is counted before it was read.
+    const CONFIGURED: [&str; 2] = ["destination", "rule"];
 
     #[test]
     fn every_counter_is_there_at_zero() {
         let metrics = Metrics::new().expect("metrics");
         let text = metrics.text().expect("text");
-        for line in [
-            "stunetd_ready 0",
-            "stunetd_instances_received_total 0",
-            "stunetd_series_closed_total{evidence=\"timer\"} 0",
-            "stunetd_jobs_ended_total{result=\"published\"} 0",
-            "stunetd_jobs_parked_total{code=\"memory.volume_too_large\"} 0",
-            "stunetd_stage_duration_seconds_count{stage=\"segment\"} 0",
-            "stunetd_panics_total{stage=\"deliver\"} 0",
-            "stunetd_backpressure_seconds_total{stage=\"prepare\"} 0",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} is missing in\n{text}");
+        for name in names::ALL.iter().filter(|name| !name.labels.iter().any(|label| CONFIGURED.contains(label))) {
+            let sample = match name.kind {
+                Kind::Counter => name.name.to_owned(),
+                Kind::Histogram(_) => format!("{}_count", name.name),
+                Kind::Gauge => continue,
+            };
+            let mut samples = text.lines().filter_map(|l| l.strip_prefix(&sample)).filter(|rest| rest.starts_with([' ', '{']));
+            assert!(samples.clone().count() > 0, "{sample} is missing in\n{text}");
+            assert!(samples.all(|rest| rest.ends_with(" 0")), "{sample} is not 0 in\n{text}");
         }
-        assert!(text.contains("process_resident_memory_bytes"));
+        assert!(text.contains(names::RESIDENT_MEMORY.name));
         let series = text.lines().filter(|l| !l.starts_with('#')).count();
         assert!(series < 2000, "{series} series");
+    }
+
+    #[test]
+    fn names_say_what_they_are() {
+        for name in names::ALL {
+            assert_eq!(name.name.ends_with("_total"), name.kind == Kind::Counter, "{}", name.name);
+            assert!(name.name.starts_with("stunetd_") && name.help.ends_with('.'), "{}", name.name);
+        }
     }
 }

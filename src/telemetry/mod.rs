@@ -1,10 +1,11 @@
-//! What the daemon tells about itself: every metric name in one file, log lines without patient data.
+//! What the daemon tells about itself: every metric name in one file (`names.rs`), log lines without patient data.
 
+mod labels;
 pub mod log;
 pub mod metrics;
-mod names;
+pub mod names;
 pub mod reading;
 pub mod words;
 
+pub use labels::{Association, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark};
 pub use metrics::Metrics;
-pub use names::{Association, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark};

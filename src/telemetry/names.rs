@@ -1,284 +1,104 @@
-//! The closed sets that metric labels and log fields come from.
+//! Every metric of the daemon: name, kind, labels, meaning. Nothing outside of this file holds the name of a metric; what registers, reads or
+//! shows one names it by its constant here.
+//!
+//! Prometheus conventions: prefix `stunetd_`, base units, `_total` for counters, `_info` for facts. Labels come from closed sets only.
 
-/// The steps that a study goes through; what heartbeats, stage times and back-pressure are told by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Stage {
-    /// Pixels become a volume.
-    Read,
-    /// The volume becomes the network's grid.
-    Prepare,
-    /// The grid becomes labels.
-    Segment,
-    /// The labels become files in a staging folder.
-    Finish,
-    /// The files are published.
-    Deliver,
+/// Seconds from a hundredth to an hour.
+const STAGE: &[f64] = &[0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3600.0];
+/// Seconds from last slice to result.
+const TURNAROUND: &[f64] = &[5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0];
+/// Seconds of a transaction or of one object on its way to the disk.
+const COMMIT: &[f64] = &[0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+/// Seconds of one look through the folders.
+const SCAN: &[f64] = &[0.001, 0.01, 0.1, 1.0, 10.0, 100.0];
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Values by size; upper bounds of the buckets.
+    Histogram(&'static [f64]),
 }
 
-impl Stage {
-    /// In the order of the street.
-    pub const ALL: [Stage; 5] = [Stage::Read, Stage::Prepare, Stage::Segment, Stage::Finish, Stage::Deliver];
-
-    /// As labels say it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Stage::Read => "read",
-            Stage::Prepare => "prepare",
-            Stage::Segment => "segment",
-            Stage::Finish => "finish",
-            Stage::Deliver => "deliver",
-        }
-    }
+/// A metric.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Name {
+    /// Its whole name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it means, for people.
+    pub help: &'static str,
 }
 
-/// Where heartbeats come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Post {
-    /// Folders are looked at, series closed, jobs claimed, the ledger written.
-    Intake,
-    /// A stage of the street.
-    Stage(Stage),
-    /// A result is brought to a destination.
-    Outbox,
+macro_rules! names {
+    ($($id:ident: $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)*) => {
+        $(#[doc = $help] pub const $id: Name = Name { name: $name, kind: $kind, labels: &[$($label),*], help: $help };)*
+
+        /// All of them.
+        pub const ALL: &[Name] = &[$($id,)*];
+    };
 }
 
-impl Post {
-    /// Every post.
-    pub fn all() -> impl Iterator<Item = Post> {
-        [Post::Intake, Post::Outbox].into_iter().chain(Stage::ALL.into_iter().map(Post::Stage))
-    }
+/// Bytes that the process holds: one of those that the library adds for every process.
+pub const RESIDENT_MEMORY: Name = Name { name: "process_resident_memory_bytes", kind: Kind::Gauge, labels: &[], help: "Resident memory." };
 
-    /// As labels say it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Post::Intake => "intake",
-            Post::Stage(stage) => stage.name(),
-            Post::Outbox => "outbox",
-        }
-    }
-}
-
-/// Where a job can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum JobState {
-    /// Waits for its turn or for memory.
-    Queued,
-    /// In the street.
-    Working,
-    /// Failed for now; tried again by itself.
-    Waiting,
-    /// Can not be done; told why, files untouched.
-    Parked,
-}
-
-impl JobState {
-    /// Every state.
-    pub const ALL: [JobState; 4] = [JobState::Queued, JobState::Working, JobState::Waiting, JobState::Parked];
-
-    /// As labels say it.
-    pub fn name(self) -> &'static str {
-        match self {
-            JobState::Queued => "queued",
-            JobState::Working => "working",
-            JobState::Waiting => "waiting",
-            JobState::Parked => "parked",
-        }
-    }
-}
-
-/// Why a series was taken for complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Evidence {
-    /// As many instances as the headers announce, evenly spaced.
-    Count,
-    /// Its sender was done.
-    Association,
-    /// Nothing came for the quiet time.
-    Timer,
-    /// Something was missing or not readable, and did not come for several times the quiet time.
-    Patience,
-}
-
-impl Evidence {
-    /// Every kind.
-    pub const ALL: [Evidence; 4] = [Evidence::Count, Evidence::Association, Evidence::Timer, Evidence::Patience];
-
-    /// As labels say it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Evidence::Count => "count",
-            Evidence::Association => "association",
-            Evidence::Timer => "timer",
-            Evidence::Patience => "patience",
-        }
-    }
-}
-
-/// How a job ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Its result was published.
-    Published,
-    /// Its result had been published before.
-    AlreadyPublished,
-    /// It can not be done.
-    Parked,
-    /// It failed for now and waits for another try.
-    Retried,
-    /// It was given up because the daemon ends.
-    Abandoned,
-}
-
-impl Ended {
-    /// Every end and its name.
-    pub(super) const ALL: [(Ended, &'static str); 5] = [
-        (Ended::Published, "published"),
-        (Ended::AlreadyPublished, "already_published"),
-        (Ended::Parked, "parked"),
-        (Ended::Retried, "retried"),
-        (Ended::Abandoned, "abandoned"),
-    ];
-
-    /// As labels say it.
-    pub fn name(self) -> &'static str {
-        Ended::ALL.iter().find(|(ended, _)| *ended == self).map_or("", |(_, name)| name)
-    }
-}
-
-/// What became of an association.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Association {
-    /// It was accepted.
-    Accepted,
-    /// It was rejected, or never came about.
-    Rejected,
-    /// It ended with a release.
-    Released,
-    /// It was lost or aborted.
-    Aborted,
-}
-
-impl Association {
-    /// As labels say it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Association::Accepted => "accepted",
-            Association::Rejected => "rejected",
-            Association::Released => "released",
-            Association::Aborted => "aborted",
-        }
-    }
-}
-
-/// How an object came over the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// C-STORE.
-    Dimse,
-    /// STOW-RS.
-    Stow,
-}
-
-impl Transport {
-    /// As it stands in metrics and logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Transport::Dimse => "dimse",
-            Transport::Stow => "stow",
-        }
-    }
-}
-
-/// What became of an object that came over the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// It is on disk.
-    Stored,
-    /// It was on disk already.
-    Duplicate,
-    /// It was not kept.
-    Refused,
-}
-
-impl Received {
-    /// As labels say it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Received::Stored => "stored",
-            Received::Duplicate => "duplicate",
-            Received::Refused => "refused",
-        }
-    }
-}
-
-/// How soon a study is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Urgency {
-    /// Before all others.
-    Stat,
-    /// As usual.
-    Routine,
-    /// When nothing else waits.
-    Batch,
-}
-
-impl Urgency {
-    /// Every kind.
-    pub const ALL: [Urgency; 3] = [Urgency::Stat, Urgency::Routine, Urgency::Batch];
-
-    /// As labels say it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Urgency::Stat => "stat",
-            Urgency::Routine => "routine",
-            Urgency::Batch => "batch",
-        }
-    }
-}
-
-/// A folder whose file system is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Place {
-    /// The ledger's.
-    State,
-    /// That of what was received.
-    Spool,
-    /// That of results.
-    Output,
-}
-
-impl Place {
-    /// Every place.
-    pub const ALL: [Place; 3] = [Place::State, Place::Spool, Place::Output];
-
-    /// As labels say it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Place::State => "state",
-            Place::Spool => "spool",
-            Place::Output => "output",
-        }
-    }
-}
-
-/// How little may be free on a disk before something is done about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Watermark {
-    /// What is optional is not written.
-    Low,
-    /// Nothing is taken.
-    Full,
-}
-
-impl Watermark {
-    /// Both.
-    pub const ALL: [Watermark; 2] = [Watermark::Low, Watermark::Full];
-
-    /// As labels say it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Watermark::Low => "low",
-            Watermark::Full => "full",
-        }
-    }
+// One line a metric.
+#[rustfmt::skip]
+names! {
+    BUILD_INFO: Kind::Gauge, "stunetd_build_info", ["version", "libtorch", "device"], "Facts about the program.";
+    MODEL_INFO: Kind::Gauge, "stunetd_model_info", ["role", "model", "version", "digest12"], "The model that serves.";
+    READY: Kind::Gauge, "stunetd_ready", [], "1 when the model is loaded and the folders are watched.";
+    DRAINING: Kind::Gauge, "stunetd_draining", [], "1 while the daemon finishes its work to end.";
+    ASSOCIATIONS_TOTAL: Kind::Counter, "stunetd_associations_total", ["result"], "DICOM associations, by what became of them.";
+    NETWORK_INSTANCES_TOTAL: Kind::Counter, "stunetd_network_instances_total", ["transport", "result"], "Objects that came over the network, by how and what became of them.";
+    INSTANCES_RECEIVED_TOTAL: Kind::Counter, "stunetd_instances_received_total", [], "Files that arrived or changed and whose header was read.";
+    RECEIVED_BYTES_TOTAL: Kind::Counter, "stunetd_received_bytes_total", [], "Bytes of the files that arrived or changed.";
+    INSTANCES_REJECTED_TOTAL: Kind::Counter, "stunetd_instances_rejected_total", ["reason"], "Files that can not be used, by code.";
+    SCAN_DURATION_SECONDS: Kind::Histogram(SCAN), "stunetd_scan_duration_seconds", [], "Time to look through the changed folders.";
+    SERIES_OPEN: Kind::Gauge, "stunetd_series_open", [], "Series that are not complete yet.";
+    SERIES_CLOSED_TOTAL: Kind::Counter, "stunetd_series_closed_total", ["evidence"], "Series taken as complete, by the evidence.";
+    SERIES_REOPENED_TOTAL: Kind::Counter, "stunetd_series_reopened_total", [], "Series that changed after they were taken.";
+    SERIES_DISCARDED_TOTAL: Kind::Counter, "stunetd_series_discarded_total", [], "Series whose received instances were removed: their time was over.";
+    SERIES_REFUSED_TOTAL: Kind::Counter, "stunetd_series_refused_total", ["code"], "Series that are not processed, by code.";
+    SERIES_SELECTED_TOTAL: Kind::Counter, "stunetd_series_selected_total", ["rule"], "Volumes that a rule chose to be segmented, by rule.";
+    JOBS: Kind::Gauge, "stunetd_jobs", ["state"], "Jobs by state.";
+    JOBS_ENDED_TOTAL: Kind::Counter, "stunetd_jobs_ended_total", ["result"], "Jobs that came to an end, by how.";
+    JOBS_PARKED_TOTAL: Kind::Counter, "stunetd_jobs_parked_total", ["code"], "Jobs that can not be done, by code.";
+    OLDEST_JOB_AGE_SECONDS: Kind::Gauge, "stunetd_oldest_job_age_seconds", ["state"], "Age of the oldest job in a state; 0 when there is none.";
+    STAGE_DURATION_SECONDS: Kind::Histogram(STAGE), "stunetd_stage_duration_seconds", ["stage"], "Time of one job in a stage.";
+    TURNAROUND_SECONDS: Kind::Histogram(TURNAROUND), "stunetd_turnaround_seconds", ["priority"], "Time from the last change of a series to its published result.";
+    QUEUE_BYTES: Kind::Gauge, "stunetd_queue_bytes", ["queue"], "Bytes that jobs in work have reserved.";
+    QUEUE_LIMIT_BYTES: Kind::Gauge, "stunetd_queue_limit_bytes", ["queue"], "Bytes that may be reserved.";
+    BACKPRESSURE_SECONDS_TOTAL: Kind::Counter, "stunetd_backpressure_seconds_total", ["stage"], "Time a stage waited for the next one to take its work.";
+    DEVICE_BUSY_SECONDS_TOTAL: Kind::Counter, "stunetd_device_busy_seconds_total", ["work"], "Time the device worked.";
+    INFER_PATCHES_TOTAL: Kind::Counter, "stunetd_infer_patches_total", [], "Windows that went through the network.";
+    INFER_VOXELS_TOTAL: Kind::Counter, "stunetd_infer_voxels_total", [], "Voxels that were labelled.";
+    FAULTS_TOTAL: Kind::Counter, "stunetd_faults_total", ["code"], "Failures, by code.";
+    WATCHDOG_STAGE_STALLS_TOTAL: Kind::Counter, "stunetd_watchdog_stage_stalls_total", ["stage"], "Times that a stage got no further within its deadline.";
+    ASSOCIATIONS_ACTIVE: Kind::Gauge, "stunetd_associations_active", [], "DICOM associations that are open.";
+    INSTANCE_STORE_DURATION_SECONDS: Kind::Histogram(COMMIT), "stunetd_instance_store_duration_seconds", ["transport"], "Time from the first byte of an object of the network to its acknowledgement.";
+    LEDGER_COMMIT_DURATION_SECONDS: Kind::Histogram(COMMIT), "stunetd_ledger_commit_duration_seconds", [], "Time of one transaction of the ledger.";
+    SPOOL_FREE_BYTES: Kind::Gauge, "stunetd_spool_free_bytes", ["place"], "Bytes free for the daemon on the file system of a folder.";
+    SPOOL_USED_BYTES: Kind::Gauge, "stunetd_spool_used_bytes", ["place"], "Bytes in use on the file system of a folder.";
+    SPOOL_WATERMARK_BYTES: Kind::Gauge, "stunetd_spool_watermark_bytes", ["level"], "With fewer bytes free than this, what is optional is not written, or nothing is taken.";
+    SPOOL_LOW_SECONDS_TOTAL: Kind::Counter, "stunetd_spool_low_seconds_total", ["level"], "Time that a disk was below a watermark.";
+    OPTIONAL_FILES_SKIPPED_TOTAL: Kind::Counter, "stunetd_optional_files_skipped_total", ["format"], "Files of results that were left out because a disk was below its first watermark.";
+    CONFIG_LAST_RELOAD_SUCCESSFUL: Kind::Gauge, "stunetd_config_last_reload_successful", [], "1 when the configuration could be used when it was last read.";
+    CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS: Kind::Gauge, "stunetd_config_last_reload_success_timestamp_seconds", [], "When the configuration was last read and taken.";
+    PANICS_TOTAL: Kind::Counter, "stunetd_panics_total", ["stage"], "Stages that panicked; the job is parked and the daemon goes on.";
+    DELIVERY_ATTEMPTS_TOTAL: Kind::Counter, "stunetd_delivery_attempts_total", ["destination", "result"], "Attempts to deliver a result, by how they ended.";
+    DELIVERY_VERIFIED_TOTAL: Kind::Counter, "stunetd_delivery_verified_total", ["destination", "method"], "Results that a destination has, by how that is known.";
+    OUTBOX_OBJECTS: Kind::Gauge, "stunetd_outbox_objects", ["destination", "state"], "Results that a destination is still to get, by state.";
+    OUTBOX_OLDEST_AGE_SECONDS: Kind::Gauge, "stunetd_outbox_oldest_age_seconds", ["destination"], "Age of the oldest result that waits for a destination.";
+    DESTINATION_UP: Kind::Gauge, "stunetd_destination_up", ["destination"], "0 while a destination fails again and again, else 1.";
+    GPU_MEMORY_USED_BYTES: Kind::Gauge, "stunetd_gpu_memory_used_bytes", ["device"], "Bytes in tensors on the device after the last study.";
+    GPU_MEMORY_RESERVED_BYTES: Kind::Gauge, "stunetd_gpu_memory_reserved_bytes", ["device"], "Bytes that the process holds for tensors on the device.";
+    GPU_MEMORY_LIMIT_BYTES: Kind::Gauge, "stunetd_gpu_memory_limit_bytes", ["device"], "Bytes that the device has.";
+    GPU_OOM_TOTAL: Kind::Counter, "stunetd_gpu_oom_total", ["outcome"], "Times that the device ran out of memory: the study was begun anew in a way that needs less, or failed.";
 }

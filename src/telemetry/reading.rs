@@ -1,5 +1,6 @@
 //! The metrics read back: what the status page and `stunetd top` are made from.
 
+use super::names::Name;
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 /// All metrics at one moment.
@@ -23,8 +24,8 @@ impl Reading {
         Reading { families }
     }
 
-    fn metrics<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (MetricType, &'a Metric)> {
-        let family = self.families.iter().find(move |family| family.name() == name);
+    fn metrics<'a>(&'a self, name: &Name, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (MetricType, &'a Metric)> {
+        let family = self.families.iter().find(|family| family.name() == name.name);
         let has = move |metric: &&Metric| {
             labels.iter().all(|(key, value)| metric.get_label().iter().any(|l| l.name() == *key && l.value() == *value))
         };
@@ -32,12 +33,12 @@ impl Reading {
     }
 
     /// The sum of a counter or gauge over all that have these labels; 0 when there is none.
-    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub fn value(&self, name: &Name, labels: &[(&str, &str)]) -> f64 {
         self.metrics(name, labels).map(|(kind, metric)| plain(kind, metric)).sum()
     }
 
     /// The values of a counter or gauge by a label, those that are not 0.
-    pub fn by(&self, name: &str, label: &str) -> Vec<(String, f64)> {
+    pub fn by(&self, name: &Name, label: &str) -> Vec<(String, f64)> {
         let mut found: Vec<(String, f64)> = Vec::new();
         for (kind, metric) in self.metrics(name, &[]) {
             let value = plain(kind, metric);
@@ -51,19 +52,19 @@ impl Reading {
     }
 
     /// The values that a label of a metric has, in their order.
-    pub fn all(&self, name: &str, label: &str) -> Vec<String> {
+    pub fn all(&self, name: &Name, label: &str) -> Vec<String> {
         let values = self.metrics(name, &[]).filter_map(|(_, metric)| metric.get_label().iter().find(|l| l.name() == label));
         values.map(|l| l.value().to_owned()).collect()
     }
 
     /// The labels of every metric of a name that is not 0.
-    pub fn labels(&self, name: &str) -> Vec<Vec<(String, String)>> {
+    pub fn labels(&self, name: &Name) -> Vec<Vec<(String, String)>> {
         let there = self.metrics(name, &[]).filter(|(kind, metric)| plain(*kind, metric) != 0.0);
         there.map(|(_, metric)| metric.get_label().iter().map(|l| (l.name().to_owned(), l.value().to_owned())).collect()).collect()
     }
 
     /// The sum of histograms over all that have these labels.
-    pub fn spread(&self, name: &str, labels: &[(&str, &str)]) -> Spread {
+    pub fn spread(&self, name: &Name, labels: &[(&str, &str)]) -> Spread {
         let mut all = Spread::default();
         for (_, metric) in self.metrics(name, labels) {
             let histogram = metric.get_histogram();
@@ -101,7 +102,7 @@ fn plain(kind: MetricType, metric: &Metric) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use crate::telemetry::{Metrics, Stage};
+    use crate::telemetry::{Metrics, Stage, names};
     use std::time::Duration;
 
     #[test]
@@ -112,16 +113,16 @@ mod tests {
         }
         metrics.panicked(Stage::Read);
         let reading = metrics.read();
-        let spread = reading.spread("stunetd_stage_duration_seconds", &[("stage", "read")]);
+        let spread = reading.spread(&names::STAGE_DURATION_SECONDS, &[("stage", "read")]);
         assert_eq!(
             (spread.count, spread.quantile(0.25), spread.quantile(0.5), spread.quantile(1.0)),
             (4, Some(0.03), Some(0.3), Some(30.0))
         );
         assert!(spread.mean().is_some_and(|mean| (mean - 5.105).abs() < 1e-9));
-        let none = reading.spread("stunetd_stage_duration_seconds", &[("stage", "segment")]);
+        let none = reading.spread(&names::STAGE_DURATION_SECONDS, &[("stage", "segment")]);
         assert_eq!((none.mean(), none.quantile(0.5)), (None, None));
-        assert_eq!(reading.by("stunetd_panics_total", "stage"), [("read".to_owned(), 1.0)]);
-        assert_eq!(reading.value("stunetd_panics_total", &[]), 1.0);
-        assert!(reading.value("process_resident_memory_bytes", &[]) > 0.0);
+        assert_eq!(reading.by(&names::PANICS_TOTAL, "stage"), [("read".to_owned(), 1.0)]);
+        assert_eq!(reading.value(&names::PANICS_TOTAL, &[]), 1.0);
+        assert!(reading.value(&names::RESIDENT_MEMORY, &[]) > 0.0);
     }
 }

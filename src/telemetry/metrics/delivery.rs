@@ -1,7 +1,8 @@
 //! Metrics of what goes to destinations; labels are names of the configuration.
 
-use super::register;
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use super::register::{counters, gauges, numbers};
+use crate::telemetry::names;
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Registry};
 use std::time::Duration;
 
 /// How an attempt to deliver something ended.
@@ -47,28 +48,12 @@ pub struct DeliveryMetrics {
 
 impl DeliveryMetrics {
     pub(super) fn new(r: &Registry) -> Result<DeliveryMetrics, prometheus::Error> {
-        let counter = |name, help, label| register(r, IntCounterVec::new(Opts::new(name, help), &["destination", label]));
         Ok(DeliveryMetrics {
-            attempts: counter("delivery_attempts_total", "Attempts to deliver a result, by how they ended.", "result")?,
-            verified: counter("delivery_verified_total", "Results that a destination has, by how that is known.", "method")?,
-            objects: register(
-                r,
-                IntGaugeVec::new(
-                    Opts::new("outbox_objects", "Results that a destination is still to get, by state."),
-                    &["destination", "state"],
-                ),
-            )?,
-            oldest_age: register(
-                r,
-                GaugeVec::new(
-                    Opts::new("outbox_oldest_age_seconds", "Age of the oldest result that waits for a destination."),
-                    &["destination"],
-                ),
-            )?,
-            up: register(
-                r,
-                IntGaugeVec::new(Opts::new("destination_up", "0 while a destination fails again and again, else 1."), &["destination"]),
-            )?,
+            attempts: counters(r, &names::DELIVERY_ATTEMPTS_TOTAL)?,
+            verified: counters(r, &names::DELIVERY_VERIFIED_TOTAL)?,
+            objects: gauges(r, &names::OUTBOX_OBJECTS)?,
+            oldest_age: numbers(r, &names::OUTBOX_OLDEST_AGE_SECONDS)?,
+            up: gauges(r, &names::DESTINATION_UP)?,
         })
     }
 

@@ -1,7 +1,8 @@
 //! Metrics of a device's memory. On the CPU there is none but the host's.
 
-use super::{register, zeroed};
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use super::register::{gauges, zeroed};
+use crate::telemetry::names;
+use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
 /// A device's memory.
 pub struct DeviceMetrics {
@@ -13,18 +14,11 @@ pub struct DeviceMetrics {
 
 impl DeviceMetrics {
     pub(super) fn new(r: &Registry) -> Result<DeviceMetrics, prometheus::Error> {
-        let gauge = |name, help| register(r, IntGaugeVec::new(Opts::new(name, help), &["device"]));
         Ok(DeviceMetrics {
-            used: gauge("gpu_memory_used_bytes", "Bytes in tensors on the device after the last study.")?,
-            reserved: gauge("gpu_memory_reserved_bytes", "Bytes that the process holds for tensors on the device.")?,
-            limit: gauge("gpu_memory_limit_bytes", "Bytes that the device has.")?,
-            out_of_memory: zeroed(
-                r,
-                "gpu_oom_total",
-                "Times that the device ran out of memory: the study was begun anew in a way that needs less, or failed.",
-                "outcome",
-                ["stepdown", "failed"].into_iter(),
-            )?,
+            used: gauges(r, &names::GPU_MEMORY_USED_BYTES)?,
+            reserved: gauges(r, &names::GPU_MEMORY_RESERVED_BYTES)?,
+            limit: gauges(r, &names::GPU_MEMORY_LIMIT_BYTES)?,
+            out_of_memory: zeroed(r, &names::GPU_OOM_TOTAL, ["stepdown", "failed"].into_iter())?,
         })
     }
 

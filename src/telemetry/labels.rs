@@ -1,0 +1,284 @@
+//! The closed sets that metric labels and log fields come from.
+
+/// The steps that a study goes through; what heartbeats, stage times and back-pressure are told by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stage {
+    /// Pixels become a volume.
+    Read,
+    /// The volume becomes the network's grid.
+    Prepare,
+    /// The grid becomes labels.
+    Segment,
+    /// The labels become files in a staging folder.
+    Finish,
+    /// The files are published.
+    Deliver,
+}
+
+impl Stage {
+    /// In the order of the street.
+    pub const ALL: [Stage; 5] = [Stage::Read, Stage::Prepare, Stage::Segment, Stage::Finish, Stage::Deliver];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Read => "read",
+            Stage::Prepare => "prepare",
+            Stage::Segment => "segment",
+            Stage::Finish => "finish",
+            Stage::Deliver => "deliver",
+        }
+    }
+}
+
+/// Where heartbeats come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Post {
+    /// Folders are looked at, series closed, jobs claimed, the ledger written.
+    Intake,
+    /// A stage of the street.
+    Stage(Stage),
+    /// A result is brought to a destination.
+    Outbox,
+}
+
+impl Post {
+    /// Every post.
+    pub fn all() -> impl Iterator<Item = Post> {
+        [Post::Intake, Post::Outbox].into_iter().chain(Stage::ALL.into_iter().map(Post::Stage))
+    }
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Post::Intake => "intake",
+            Post::Stage(stage) => stage.name(),
+            Post::Outbox => "outbox",
+        }
+    }
+}
+
+/// Where a job can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum JobState {
+    /// Waits for its turn or for memory.
+    Queued,
+    /// In the street.
+    Working,
+    /// Failed for now; tried again by itself.
+    Waiting,
+    /// Can not be done; told why, files untouched.
+    Parked,
+}
+
+impl JobState {
+    /// Every state.
+    pub const ALL: [JobState; 4] = [JobState::Queued, JobState::Working, JobState::Waiting, JobState::Parked];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            JobState::Queued => "queued",
+            JobState::Working => "working",
+            JobState::Waiting => "waiting",
+            JobState::Parked => "parked",
+        }
+    }
+}
+
+/// Why a series was taken for complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Evidence {
+    /// As many instances as the headers announce, evenly spaced.
+    Count,
+    /// Its sender was done.
+    Association,
+    /// Nothing came for the quiet time.
+    Timer,
+    /// Something was missing or not readable, and did not come for several times the quiet time.
+    Patience,
+}
+
+impl Evidence {
+    /// Every kind.
+    pub const ALL: [Evidence; 4] = [Evidence::Count, Evidence::Association, Evidence::Timer, Evidence::Patience];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Evidence::Count => "count",
+            Evidence::Association => "association",
+            Evidence::Timer => "timer",
+            Evidence::Patience => "patience",
+        }
+    }
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its result was published.
+    Published,
+    /// Its result had been published before.
+    AlreadyPublished,
+    /// It can not be done.
+    Parked,
+    /// It failed for now and waits for another try.
+    Retried,
+    /// It was given up because the daemon ends.
+    Abandoned,
+}
+
+impl Ended {
+    /// Every end and its name.
+    pub(super) const ALL: [(Ended, &'static str); 5] = [
+        (Ended::Published, "published"),
+        (Ended::AlreadyPublished, "already_published"),
+        (Ended::Parked, "parked"),
+        (Ended::Retried, "retried"),
+        (Ended::Abandoned, "abandoned"),
+    ];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        Ended::ALL.iter().find(|(ended, _)| *ended == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// What became of an association.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Association {
+    /// It was accepted.
+    Accepted,
+    /// It was rejected, or never came about.
+    Rejected,
+    /// It ended with a release.
+    Released,
+    /// It was lost or aborted.
+    Aborted,
+}
+
+impl Association {
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Association::Accepted => "accepted",
+            Association::Rejected => "rejected",
+            Association::Released => "released",
+            Association::Aborted => "aborted",
+        }
+    }
+}
+
+/// How an object came over the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// C-STORE.
+    Dimse,
+    /// STOW-RS.
+    Stow,
+}
+
+impl Transport {
+    /// As it stands in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Dimse => "dimse",
+            Transport::Stow => "stow",
+        }
+    }
+}
+
+/// What became of an object that came over the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is on disk.
+    Stored,
+    /// It was on disk already.
+    Duplicate,
+    /// It was not kept.
+    Refused,
+}
+
+impl Received {
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Received::Stored => "stored",
+            Received::Duplicate => "duplicate",
+            Received::Refused => "refused",
+        }
+    }
+}
+
+/// How soon a study is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Before all others.
+    Stat,
+    /// As usual.
+    Routine,
+    /// When nothing else waits.
+    Batch,
+}
+
+impl Urgency {
+    /// Every kind.
+    pub const ALL: [Urgency; 3] = [Urgency::Stat, Urgency::Routine, Urgency::Batch];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Urgency::Stat => "stat",
+            Urgency::Routine => "routine",
+            Urgency::Batch => "batch",
+        }
+    }
+}
+
+/// A folder whose file system is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// The ledger's.
+    State,
+    /// That of what was received.
+    Spool,
+    /// That of results.
+    Output,
+}
+
+impl Place {
+    /// Every place.
+    pub const ALL: [Place; 3] = [Place::State, Place::Spool, Place::Output];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::State => "state",
+            Place::Spool => "spool",
+            Place::Output => "output",
+        }
+    }
+}
+
+/// How little may be free on a disk before something is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Watermark {
+    /// What is optional is not written.
+    Low,
+    /// Nothing is taken.
+    Full,
+}
+
+impl Watermark {
+    /// Both.
+    pub const ALL: [Watermark; 2] = [Watermark::Low, Watermark::Full];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Watermark::Low => "low",
+            Watermark::Full => "full",
+        }
+    }
+}
