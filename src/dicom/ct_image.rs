@@ -1,9 +1,11 @@
 //! Classic CT images, written: what a scanner would send. Used for the demonstration study.
 
 use super::encode::{Encoder, file_meta};
+use super::seg::{self, Algorithm, Description, Kind, LabelValues, Measures, Segment, SourcePlane, WriteError, Written};
 use super::{RawElement, Uid};
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
+use std::path::Path;
 
 /// What all images of a series share.
 #[derive(Clone, Debug)]
@@ -104,4 +106,83 @@ impl CtSeries<'_> {
         e.raw(&RawElement { tag: (pixels.group(), pixels.element()), vr: *b"OW", value: stored });
         [file_meta(uids::CT_IMAGE_STORAGE, instance_uid, uids::EXPLICIT_VR_LITTLE_ENDIAN), e.into_data_set()].concat()
     }
+
+    /// Writes a segmentation object (BINARY) of what the images show: one value a voxel, `[z, y, x]` in the order of the instances.
+    ///
+    /// # Errors
+    /// Labels that do not fit the images; the disk.
+    pub fn labels(&self, path: &Path, object: &LabelsOf<'_>, values: LabelValues<'_>) -> Result<Written, WriteError> {
+        let mut e = Encoder::new();
+        for tag in [tags::STUDY_DATE, tags::SERIES_DATE, tags::CONTENT_DATE] {
+            e.text(tag, VR::DA, self.date);
+        }
+        for tag in [tags::STUDY_TIME, tags::SERIES_TIME, tags::CONTENT_TIME] {
+            e.text(tag, VR::TM, self.time);
+        }
+        for tag in [tags::ACCESSION_NUMBER, tags::STUDY_ID] {
+            e.text(tag, VR::SH, "");
+        }
+        e.text(tags::MANUFACTURER, VR::LO, "stunetd");
+        e.text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "phantom generator");
+        e.text(tags::DEVICE_SERIAL_NUMBER, VR::LO, "phantom");
+        e.text(tags::SOFTWARE_VERSIONS, VR::LO, env!("CARGO_PKG_VERSION"));
+        e.text(tags::REFERRING_PHYSICIAN_NAME, VR::PN, "");
+        e.text(tags::STUDY_DESCRIPTION, VR::LO, self.study_description);
+        e.text(tags::SERIES_DESCRIPTION, VR::LO, "What the phantom shows");
+        e.text(tags::PATIENT_NAME, VR::PN, self.patient_name);
+        e.text(tags::PATIENT_ID, VR::LO, self.patient_id);
+        e.text(tags::PATIENT_BIRTH_DATE, VR::DA, "");
+        e.text(tags::PATIENT_SEX, VR::CS, "O");
+        e.text(tags::PATIENT_AGE, VR::AS, self.patient_age);
+        e.text(tags::SERIES_NUMBER, VR::IS, "2");
+        e.text(tags::INSTANCE_NUMBER, VR::IS, "1");
+        e.text(tags::POSITION_REFERENCE_INDICATOR, VR::LO, "");
+        e.text(tags::CONTENT_QUALIFICATION, VR::CS, "RESEARCH");
+        e.text(tags::CONTENT_LABEL, VR::CS, "PHANTOM");
+        e.text(tags::CONTENT_DESCRIPTION, VR::LO, "Generated with the phantom");
+        e.text(tags::CONTENT_CREATOR_NAME, VR::PN, "");
+        e.text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO");
+        e.text(tags::LOSSY_IMAGE_COMPRESSION, VR::CS, "00");
+        e.uid(tags::STUDY_INSTANCE_UID, &self.study_uid);
+        e.uid(tags::SERIES_INSTANCE_UID, &object.series_uid);
+        e.uid(tags::FRAME_OF_REFERENCE_UID, &self.frame_of_reference_uid);
+        let [r0, r1, r2, c0, c1, c2] = self.orientation;
+        let image = Uid::parse(uids::CT_IMAGE_STORAGE).map_err(|_| WriteError::Description("the images' SOP class is no UID"))?;
+        let plane = |(sop_instance, position)| SourcePlane { position, sop_class: &image, sop_instance, frame: None };
+        let description = Description {
+            kind: Kind::Binary,
+            sop_instance: object.sop_instance.clone(),
+            dimension: object.dimension.clone(),
+            rows: self.size[0].into(),
+            columns: self.size[1].into(),
+            measures: Measures {
+                pixel_spacing: self.pixel_spacing,
+                slice_thickness: Some(self.slice_thickness),
+                spacing_between_slices: Some(self.slice_thickness),
+                row_direction: [r0, r1, r2],
+                column_direction: [c0, c1, c2],
+            },
+            planes: object.instances.iter().map(|(uid, position)| plane((uid, *position))).collect(),
+            series: &self.series_uid,
+            further: Vec::new(),
+            segments: object.segments.clone(),
+            algorithm: Algorithm { name: "phantom generator", version: env!("CARGO_PKG_VERSION") },
+        };
+        seg::write(path, e, &description, values)
+    }
+}
+
+/// A segmentation object of a series.
+#[derive(Clone, Debug)]
+pub struct LabelsOf<'a> {
+    /// SOP Instance UID and position of each image, in the order of the slices.
+    pub instances: Vec<(Uid, [f64; 3])>,
+    /// SOP Instance UID.
+    pub sop_instance: Uid,
+    /// Series Instance UID.
+    pub series_uid: Uid,
+    /// Dimension Organization UID.
+    pub dimension: Uid,
+    /// One for each value but 0, numbered 1, 2, 3 ….
+    pub segments: Vec<Segment<'a>>,
 }

@@ -2,8 +2,8 @@
 //! found.
 
 use super::anatomy;
-use super::image::{self, COLUMNS, PIXEL, ROWS, SLICES};
-use super::study;
+use super::image;
+use super::variant::Variant;
 use crate::config::Format;
 use crate::delivery;
 use crate::dicom::seg::{self, SegObject};
@@ -35,7 +35,7 @@ impl Organ {
 }
 
 /// Checks a result folder against its manifest and its SEG against the phantom; the organs by name.
-pub fn compare(result: &Path) -> Result<BTreeMap<String, Organ>, Fault> {
+pub fn compare(result: &Path, variant: &Variant) -> Result<BTreeMap<String, Organ>, Fault> {
     let wrong = |what: String| Fault::new(Code::ResultsDamaged, format!("{}: {what}", result.display()));
     let manifest = delivery::published(result)?.ok_or_else(|| wrong("no manifest of a result".into()))?;
     for output in &manifest.outputs {
@@ -44,10 +44,11 @@ pub fn compare(result: &Path) -> Result<BTreeMap<String, Organ>, Fault> {
         }
     }
     let object = seg::read(&result.join(file_name(Format::Seg))).map_err(|e| wrong(format!("the SEG can not be read: {e}")))?;
-    if object.study != study::uid("study") || (object.rows, object.columns) != (ROWS, COLUMNS) {
+    let frame = variant.frame();
+    if object.study != variant.uid("study") || (object.rows, object.columns) != (frame.rows, frame.columns) {
         return Err(wrong("the SEG is not one of the phantom".into()));
     }
-    let organs = count(&object).map_err(|e| wrong(e.to_string()))?;
+    let organs = count(&object, variant).map_err(|e| wrong(e.to_string()))?;
     for label in &manifest.labels {
         let found = organs.get(&label.name).map_or(0, |o| o.found);
         if found != label.voxels {
@@ -57,14 +58,15 @@ pub fn compare(result: &Path) -> Result<BTreeMap<String, Organ>, Fault> {
     Ok(organs)
 }
 
-fn count(object: &SegObject) -> Result<BTreeMap<String, Organ>, String> {
+fn count(object: &SegObject, variant: &Variant) -> Result<BTreeMap<String, Organ>, String> {
+    let grid = variant.frame();
     let names: BTreeMap<u16, &str> = object.segments.iter().map(|s| (s.number, s.label.as_str())).collect();
     let mut by_slice: BTreeMap<usize, Vec<(usize, &str)>> = BTreeMap::new();
     for (i, frame) in object.frames.iter().enumerate() {
-        let height = (frame.position[2] - image::origin(0)[2]) / image::STEP;
-        let slice = height.round().clamp(0.0, SLICES as f64 - 1.0) as usize;
-        let off = frame.position.iter().zip(image::origin(slice)).fold(0f64, |far, (a, b)| far.max((a - b).abs()));
-        if off > TOLERANCE || frame.pixel_spacing.iter().any(|s| (s - PIXEL).abs() > TOLERANCE) {
+        let height = (frame.position[2] - grid.origin(0)[2]) / grid.step;
+        let slice = height.round().clamp(0.0, grid.slices as f64 - 1.0) as usize;
+        let off = frame.position.iter().zip(grid.origin(slice)).fold(0f64, |far, (a, b)| far.max((a - b).abs()));
+        if off > TOLERANCE || frame.pixel_spacing.iter().any(|s| (s - grid.pixel).abs() > TOLERANCE) {
             return Err(format!("frame {} lies {off:.3} mm from the phantom's slice", i + 1));
         }
         let name = frame.segment.and_then(|n| names.get(&n)).ok_or_else(|| format!("frame {} names no segment", i + 1))?;
@@ -72,8 +74,8 @@ fn count(object: &SegObject) -> Result<BTreeMap<String, Organ>, String> {
     }
     let parts = anatomy::parts();
     let mut organs: BTreeMap<String, Organ> = BTreeMap::new();
-    for slice in 0..SLICES {
-        let truth = image::organs(&parts, slice);
+    for slice in 0..grid.slices {
+        let truth = image::organs(&parts, variant, slice);
         for organ in truth.iter().filter(|o| !o.is_empty()) {
             organs.entry(organ.to_string()).or_default().phantom += 1;
         }
