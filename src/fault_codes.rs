@@ -140,6 +140,9 @@ codes! {
     DeliveryNothing, "delivery.nothing_to_send", Poison, "The result has no file in a format of the destination.", "Compare `formats` of the destination with `output.formats`.";
     DeliveryCoerced, "delivery.coerced", Retryable, "The destination took the result with a warning.", "Nothing; compare the object there with ours if the message names attributes.";
     // ---- curated cases
+    CasesUnknown, "cases.unknown", Poison, "There is no such case.", "See `stunetd cases list`.";
+    CasesNoLabels, "cases.no_labels", Poison, "The folder has no label object that can be read.", "Put a segmentation object, a structure set or a NIfTI label file into it.";
+    CasesNoImage, "cases.no_image", Poison, "The image that the labels belong to was not found.", "Put its series beside the labels, or have it sent to the daemon.";
     CasesGeometry, "cases.geometry", Poison, "The labels do not lie on the grid of their image.", "Export them on the image's own grid, or name the image that they were drawn on.";
     CasesNoKnownLabel, "cases.no_known_label", Poison, "No structure of the file is a label of the model.", "Name or code the structures as the model does, or say which is which.";
     CasesOverlap, "cases.overlap", Poison, "Two labels claim the same voxels.", "Correct the labels: each voxel belongs to one structure.";

@@ -4,6 +4,7 @@
 //! some input was refused and each refusal has been told. A fault ends the verb; it is told here, once, for people on
 //! stderr and with `--json` for scripts on stdout.
 
+mod case_worker;
 mod check_config;
 mod demo;
 mod doctor;
@@ -60,13 +61,15 @@ enum Verb {
     Demo(demo::Args),
     #[command(hide = true)]
     TrainWorker(train_worker::Args),
+    #[command(hide = true)]
+    CaseWorker(case_worker::Args),
 }
 
 impl Verb {
     /// Whether the verb was asked for one JSON document on stdout.
     fn json(&self) -> bool {
         match self {
-            Verb::Serve(_) | Verb::TrainWorker(_) => false,
+            Verb::Serve(_) | Verb::TrainWorker(_) | Verb::CaseWorker(_) => false,
             Verb::Segment(args) => args.json,
             Verb::Inspect(args) => args.json,
             Verb::Model(args) => args.json(),
@@ -92,6 +95,7 @@ impl Verb {
             Verb::Top(args) => top::run(args),
             Verb::Demo(args) => demo::run(args),
             Verb::TrainWorker(args) => train_worker::run(args),
+            Verb::CaseWorker(args) => case_worker::run(args),
         }
     }
 }

@@ -11,6 +11,7 @@ mod loss;
 mod optimizer;
 pub mod run;
 mod schedule;
+pub mod store;
 mod transfer;
 
 pub use error::Error;

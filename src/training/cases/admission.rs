@@ -31,10 +31,7 @@ pub fn admit(
     if let Some((name, _)) = known.iter().find(|(_, other)| likeness.is_like(other)) {
         return Err(CaseError::Duplicate(name.clone()));
     }
-    let mut counts: BTreeMap<u16, u64> = BTreeMap::new();
-    mapped.labels.iter().filter(|label| mapped.found.contains(label)).for_each(|&label| *counts.entry(label).or_default() += 1);
-    let volume = grid.voxel_volume() / 1000.0;
-    let millilitres: BTreeMap<u16, f64> = counts.into_iter().map(|(label, count)| (label, count as f64 * volume)).collect();
+    let millilitres = millilitres(mapped, grid);
     for (&label, &millilitres) in &millilitres {
         let Some(&[low, high]) = plausible.get(&label).filter(|_| !confirmed.contains(&label)) else { continue };
         if !(low..=high).contains(&millilitres) {
@@ -42,4 +39,12 @@ pub fn admit(
         }
     }
     Ok(Admission { millilitres, contested: mapped.contested })
+}
+
+/// Volume of each label that occurs, ml.
+pub fn millilitres(mapped: &Mapped, grid: &ImageGrid) -> BTreeMap<u16, f64> {
+    let mut counts: BTreeMap<u16, u64> = BTreeMap::new();
+    mapped.labels.iter().filter(|label| mapped.found.contains(label)).for_each(|&label| *counts.entry(label).or_default() += 1);
+    let volume = grid.voxel_volume() / 1000.0;
+    counts.into_iter().map(|(label, count)| (label, count as f64 * volume)).collect()
 }

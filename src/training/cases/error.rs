@@ -46,6 +46,15 @@ pub enum CaseError {
         /// Of the voxels that either labels.
         percent: f64,
     },
+    /// There is no such case.
+    #[error("{0}")]
+    Unknown(String),
+    /// The folder has no labels.
+    #[error("{0}")]
+    NoLabels(String),
+    /// The image that the labels are of was not found.
+    #[error("{0}")]
+    NoImage(String),
     /// A patient is on both sides of the split.
     #[error("case {0} joins patients of the training and of the locked side")]
     Leak(String),
@@ -61,6 +70,9 @@ impl From<CaseError> for Fault {
             CaseError::Duplicate(_) => Code::CasesDuplicate,
             CaseError::SignOff(_) => Code::CasesSignOff,
             CaseError::Unchanged { .. } => Code::CasesUnchanged,
+            CaseError::Unknown(_) => Code::CasesUnknown,
+            CaseError::NoLabels(_) => Code::CasesNoLabels,
+            CaseError::NoImage(_) => Code::CasesNoImage,
             CaseError::Leak(_) => Code::CasesLeak,
         };
         Fault::new(code, format!("{error}.")).caused_by(error)

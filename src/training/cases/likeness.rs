@@ -8,7 +8,8 @@ const BITS: u32 = (BLOCKS * BLOCKS * BLOCKS) as u32;
 const SAME: u32 = BITS / 20;
 
 /// A perceptual hash: for each of 8 × 8 × 8 blocks whether its mean lies above the median of all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Likeness([u64; 8]);
 
 impl Likeness {
@@ -48,5 +49,27 @@ impl Likeness {
     /// Whether both are of one image.
     pub fn is_like(&self, other: &Likeness) -> bool {
         self.distance(other) <= SAME
+    }
+}
+
+impl From<Likeness> for String {
+    fn from(likeness: Likeness) -> String {
+        likeness.0.iter().map(|bits| format!("{bits:016x}")).collect()
+    }
+}
+
+impl TryFrom<String> for Likeness {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Likeness, &'static str> {
+        let wrong = "a likeness has 128 hexadecimal digits";
+        if text.len() != 128 || !text.is_ascii() {
+            return Err(wrong);
+        }
+        let mut bits = [0; 8];
+        for (i, bits) in bits.iter_mut().enumerate() {
+            *bits = u64::from_str_radix(&text[16 * i..][..16], 16).map_err(|_| wrong)?;
+        }
+        Ok(Likeness(bits))
     }
 }

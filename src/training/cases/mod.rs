@@ -12,13 +12,13 @@ mod signoff;
 mod split;
 mod structures;
 
-pub use admission::{Admission, Plausible, admit};
+pub use admission::{Admission, Plausible, admit, millilitres};
 pub use contours::from_contours;
 pub use error::CaseError;
 pub use grid::ImageGrid;
 pub use likeness::Likeness;
 pub use mapping::{Mapped, map_structures};
 pub use network::{ignore_unreviewed, to_network_grid};
-pub use signoff::{Decision, Origin, SignOff, changed_share, label_digest};
+pub use signoff::{Decision, Origin, SignOff, changed_nothing, changed_share, label_digest};
 pub use split::{CaseKeys, Role, Roles, patient_key};
 pub use structures::{Concept, Structure, from_label_volume, from_segmentation};

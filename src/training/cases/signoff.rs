@@ -51,6 +51,9 @@ pub struct SignOff {
     pub origin: Origin,
     /// What was decided.
     pub decision: Decision,
+    /// Names of the classes whose volume is out of the plausible range and right all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confirmed: Vec<String>,
 }
 
 impl SignOff {
@@ -96,7 +99,7 @@ impl SignOff {
             (Origin::AiUnchanged, _) => Err(CaseError::Unchanged { percent: changed.unwrap_or(0.0) * 100.0 }),
             (Origin::AiCorrected, None) => refuse("corrected labels need the model's own beside them, to see what was corrected"),
             // Whatever the record says: what nobody changed was not corrected.
-            (_, Some(share)) if share < UNCHANGED => Err(CaseError::Unchanged { percent: share * 100.0 }),
+            (_, Some(share)) if changed_nothing(share) => Err(CaseError::Unchanged { percent: share * 100.0 }),
             _ => Ok(classes),
         }
     }
@@ -119,4 +122,9 @@ pub fn changed_share(labels: &[u16], model: &[u16], classes: &[u16]) -> f64 {
         differ += u64::from(a != b);
     }
     if either == 0 { 0.0 } else { differ as f64 / either as f64 }
+}
+
+/// Whether so little differs that nobody changed anything.
+pub fn changed_nothing(share: f64) -> bool {
+    share < UNCHANGED
 }

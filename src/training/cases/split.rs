@@ -38,7 +38,18 @@ pub struct Roles {
     patients: BTreeMap<String, Role>,
 }
 
+impl FromIterator<(String, Role)> for Roles {
+    fn from_iter<I: IntoIterator<Item = (String, Role)>>(roles: I) -> Roles {
+        Roles { patients: roles.into_iter().collect() }
+    }
+}
+
 impl Roles {
+    /// All that were drawn, by patient key.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, Role)> {
+        self.patients.iter().map(|(patient, role)| (patient.as_str(), *role))
+    }
+
     /// The role of a patient, if it was drawn.
     pub fn of(&self, patient: &str) -> Option<Role> {
         self.patients.get(patient).copied()

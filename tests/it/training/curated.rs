@@ -236,6 +236,7 @@ fn record(labels: &[u16]) -> SignOff {
         classes: vec!["liver".into(), "kidney_left".into()],
         origin: Origin::AiCorrected,
         decision: Decision::Accepted,
+        confirmed: Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@ mod losses;
 mod runs;
 mod sampling;
 mod steps;
+mod store;
 mod transferring;
 mod windows;
 
