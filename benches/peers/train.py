@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """stunetd's trainer beside nnU-Net v2's loop: same network, batch, loss, optimiser, threads and machine, one after the other.
 
-    benches/peers/train.py [--size demo|S|B] [--classes 105] [--patch 64 64 64] [--batch 2] [--threads N] [--steps 8] [--rounds 2] [--json]
+    benches/peers/train.py [--size demo|S|B] [--classes 105] [--patch 64 64 64] [--batch 2] [--threads N] [--steps 8] [--rounds 2] [--precision f32|bf16] [--json]
 
 Prints seconds per optimiser step (the fastest of all steps but the first two of a round, so that other work on the machine
 counts least) and the peak memory of the process. The reference's step is its `train_step` on the CPU: forward, compound loss with deep
-supervision, backward, clipping, SGD; its batch lies ready in memory, without augmentation. Ours is the whole worker process: its
+supervision, backward, clipping, SGD, in f32 (it uses mixed precision on CUDA only); its batch lies ready in memory, without augmentation. Ours is the whole worker process: its
 batches are cut and augmented by its own threads meanwhile. Needs `make build`, shared/ beside the repository and benches/peers/setup.sh.
 """
 import argparse, json, os, subprocess, sys, time
@@ -80,7 +80,7 @@ iterations = {a.steps}
 batch = {a.batch}
 patch = {listed(a.patch)}
 learning_rate = 0.01
-precision = "f32"
+precision = "{a.precision}"
 checkpoint_steps = 1000000
 mirror = [true, true, true]
 masked = [false]
@@ -125,6 +125,7 @@ def main():
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--steps", type=int, default=8)
     p.add_argument("--rounds", type=int, default=2)
+    p.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="of ours")
     p.add_argument("--json", action="store_true")
     p.add_argument("--reference", action="store_true", help=argparse.SUPPRESS)
     a = p.parse_args()
@@ -141,12 +142,12 @@ def main():
             ours.append(measure([STUNETD, "train-worker", "--run", run, "--threads", a.threads], event))
         theirs.append(measure([PYTHON, __file__, "--reference", *same], float))
     (us, our_mb), (them, their_mb) = min(ours), min(theirs)
-    result = {"size": a.size, "classes": a.classes, "patch": a.patch, "batch": a.batch, "threads": a.threads,
+    result = {"size": a.size, "classes": a.classes, "patch": a.patch, "batch": a.batch, "threads": a.threads, "precision": a.precision,
               "stunetd": {"seconds": us, "peak_mb": our_mb}, "nnunetv2": {"seconds": them, "peak_mb": their_mb}, "speedup": them / us}
     if a.json:
         print(json.dumps(result, indent=1))
     else:
-        print(f"{a.size}, {a.classes} classes, patch {a.patch}, batch {a.batch}, {a.threads} threads, f32")
+        print(f"{a.size}, {a.classes} classes, patch {a.patch}, batch {a.batch}, {a.threads} threads, ours in {a.precision}")
         print(f"  stunetd    {us:7.3f} s a step   {our_mb:7.0f} MB")
         print(f"  nnunetv2   {them:7.3f} s a step   {their_mb:7.0f} MB")
         print(f"  {them / us:.2f} times as many steps a second")

@@ -65,6 +65,12 @@ impl Conv {
         Ok(())
     }
 
+    /// Turns the weight into a kind and leaves it as it lies; gradients go through to what it was made from.
+    pub fn cast(&mut self, kind: Kind) -> Result<(), Error> {
+        self.weight = Weight::Plain(self.weight()?.f_to_kind(kind)?);
+        Ok(())
+    }
+
     /// Turns the weight into f32 or bf16 and lays it out for channels-last inputs `[N, C, X, Y, Z]` of about this size.
     pub fn pack(&mut self, kind: Kind, input: [usize; 3]) -> Result<(), Error> {
         self.convert(kind)?;

@@ -229,6 +229,8 @@ pub(super) struct Layers {
     fused: bool,
     /// What each stage computes in, once weights are converted; before, in what the input is.
     kinds: Option<[Kind; 6]>,
+    /// Whether tensors that change their kind become channels-last.
+    channels_last: bool,
 }
 
 impl Layers {
@@ -252,18 +254,34 @@ impl Layers {
             decoder.push(Stage::build(plan, source)?);
             heads.push(Conv::build(&format!("seg_outputs.{u}"), a.num_classes, a.dims[s], [1; 3], [1; 3], source)?);
         }
-        Ok(Layers { encoder, upsample, factors, decoder, heads, fused: false, kinds: None })
+        Ok(Layers { encoder, upsample, factors, decoder, heads, fused: false, kinds: None, channels_last: false })
     }
 
     /// All weights but the heads' in another precision, channels-last; for inference on a device that runs plainly. Inputs must
     /// be in the first stage's kind of number.
     pub(super) fn convert(&mut self, a: &Architecture, precision: Precision) -> Result<(), Error> {
+        self.each_convolution(a, precision, Conv::convert)?;
+        self.channels_last = true;
+        Ok(())
+    }
+
+    /// The same for learning: weights are converted as they lie, and gradients go through to the parameters.
+    pub(super) fn cast(&mut self, a: &Architecture, precision: Precision) -> Result<(), Error> {
+        self.each_convolution(a, precision, Conv::cast)
+    }
+
+    fn each_convolution(
+        &mut self,
+        a: &Architecture,
+        precision: Precision,
+        change: fn(&mut Conv, Kind) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let kinds = a.dims.map(|channels| precision.kind(channels));
         let convert = |stage: &mut Stage, kind: Kind| {
             stage.0.iter_mut().try_for_each(|block| {
-                block.conv1.convert(kind)?;
-                block.conv2.convert(kind)?;
-                block.conv3.iter_mut().try_for_each(|conv3| conv3.convert(kind))
+                change(&mut block.conv1, kind)?;
+                change(&mut block.conv2, kind)?;
+                block.conv3.iter_mut().try_for_each(|conv3| change(conv3, kind))
             })
         };
         for (stage, kind) in self.encoder.iter_mut().zip(kinds) {
@@ -271,7 +289,7 @@ impl Layers {
         }
         for u in 0..5 {
             convert(&mut self.decoder[u], kinds[4 - u])?;
-            self.upsample[u].convert(kinds[4 - u])?;
+            change(&mut self.upsample[u], kinds[4 - u])?;
         }
         self.kinds = Some(kinds);
         Ok(())
@@ -300,6 +318,7 @@ impl Layers {
             self.heads[u].pack(Kind::Float, sizes[s])?;
         }
         self.fused = true;
+        self.channels_last = true;
         self.kinds = Some(kinds);
         Ok(())
     }
@@ -307,7 +326,10 @@ impl Layers {
     /// A tensor in the kind of number that a stage computes in.
     fn enter(&self, stage: usize, x: &Tensor) -> Result<Tensor, Error> {
         match self.kinds {
-            Some(kinds) if kinds[stage] != x.f_kind()? => channels_last(x.f_to_kind(kinds[stage])?),
+            Some(kinds) if kinds[stage] != x.f_kind()? => match self.channels_last {
+                true => channels_last(x.f_to_kind(kinds[stage])?),
+                false => Ok(x.f_to_kind(kinds[stage])?),
+            },
             _ => Ok(x.shallow_clone()),
         }
     }

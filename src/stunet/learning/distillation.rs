@@ -17,9 +17,12 @@ pub struct Distilled {
 /// stands for all reviewed ones together (Cermelli et al. 2020, "Modeling the background", eq. 8, with the reviewed classes in
 /// the background's place). How the student divides that one among its members is left to the labels.
 ///
+/// `doubtful` classes are among those that the teacher does not know well: they belong to the one that stands for the reviewed ones, which
+/// the background is in, so the teacher never says that they are not there.
+///
 /// `logits` and `teacher` are `[N, K, X, Y, Z]` before softmax, on one device. Samples whose every class is allowed take no
 /// part: their gradient is 0.
-pub fn distil(logits: &Tensor, teacher: &Tensor, truth: &Truth, weight: f64) -> Result<Distilled, Error> {
+pub fn distil(logits: &Tensor, teacher: &Tensor, truth: &Truth, doubtful: &[u16], weight: f64) -> Result<Distilled, Error> {
     let classes = check(logits, truth)?;
     if teacher.size() != logits.size() {
         return Err(Error::Input(format!("a teacher's logits of shape {:?} for {:?}", teacher.size(), logits.size())));
@@ -29,8 +32,9 @@ pub fn distil(logits: &Tensor, teacher: &Tensor, truth: &Truth, weight: f64) -> 
     let mut known = vec![0f64; (n * k) as usize];
     let mut part = vec![0f64; n as usize];
     for (sample, allowed) in truth.allowed.iter().enumerate() {
-        allowed.iter().for_each(|&class| known[sample * classes + usize::from(class)] = 1.0);
-        part[sample] = f64::from(u8::from(allowed.len() < classes));
+        let known = &mut known[sample * classes..][..classes];
+        allowed.iter().chain(doubtful).filter(|&&class| usize::from(class) < classes).for_each(|&class| known[usize::from(class)] = 1.0);
+        part[sample] = f64::from(u8::from(known.contains(&0.0)));
     }
     let taking_part = part.iter().sum::<f64>();
     let scale = weight / (taking_part.max(1.0) * (x * y * z) as f64);
@@ -63,19 +67,39 @@ mod tests {
         let wave = |by: f64| (0..32).map(|i| (f64::from(i) * by).sin() * 2.0).collect::<Vec<_>>();
         let (logits, teacher) = (Tensor::from_slice(&wave(1.7)).reshape(size), Tensor::from_slice(&wave(0.9)).reshape(size));
         let truth = Truth { labels: vec![0; 8], allowed: vec![vec![0, 2], vec![0, 1, 2, 3]] };
-        let found = distil(&logits, &teacher, &truth, 0.5).expect("distilled");
+        let found = distil(&logits, &teacher, &truth, &[], 0.5).expect("distilled");
         for i in 0..32 {
             let shifted = |by: f64| {
                 let mut values = wave(1.7);
                 values[i] += by;
-                distil(&Tensor::from_slice(&values).reshape(size), &teacher, &truth, 0.5).expect("distilled").value
+                distil(&Tensor::from_slice(&values).reshape(size), &teacher, &truth, &[], 0.5).expect("distilled").value
             };
             let expected = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
             let got = found.gradient.reshape([-1]).double_value(&[i as i64]);
             assert!((got - expected).abs() < 1e-8, "{i}: {got} {expected}");
             assert!(i < 16 || got == 0.0, "every class of the second sample was reviewed");
         }
-        let same = distil(&teacher, &teacher, &truth, 1.0).expect("distilled");
+        let same = distil(&teacher, &teacher, &truth, &[], 1.0).expect("distilled");
         assert!(same.gradient.abs().max().double_value(&[]) < 1e-15);
+    }
+
+    /// A teacher that takes an organ for background says nothing about it: its class may rise at the background's cost for nothing.
+    #[test]
+    fn a_doubtful_class_is_not_pushed_down() {
+        // Classes: background, a reviewed one, the doubtful one, another. The student sees the doubtful one, the teacher background.
+        let logits = Tensor::from_slice(&[0.0f64, 0.0, 6.0, 0.0]).reshape([1, 4, 1, 1, 1]);
+        let teacher = Tensor::from_slice(&[6.0f64, 0.0, 0.0, 0.0]).reshape([1, 4, 1, 1, 1]);
+        let truth = Truth { labels: vec![0], allowed: vec![vec![0, 1]] };
+        let gradient = |doubtful: &[u16]| {
+            Vec::<f64>::try_from(distil(&logits, &teacher, &truth, doubtful, 1.0).expect("distilled").gradient.reshape([-1]))
+                .expect("numbers")
+        };
+        assert!(gradient(&[])[2] > 0.9, "without that it is pushed down");
+        let doubting = gradient(&[2]);
+        assert!(doubting[2].abs() < 0.01, "{doubting:?}");
+        assert!(doubting.iter().sum::<f64>().abs() < 1e-12);
+        // Where everything is reviewed or doubtful there is nothing to be told.
+        let all = Truth { labels: vec![0], allowed: vec![vec![0, 1, 3]] };
+        assert_eq!(distil(&logits, &teacher, &all, &[2], 1.0).expect("distilled").value, 0.0);
     }
 }

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
-/// A STU-Net that learns, in f32 or f64. Belongs to the thread that runs the device.
+/// A STU-Net that learns, in f32, f64 or bf16. In bf16 parameters, their gradients, norms' statistics and logits are f32 all the same: only
+/// activations and the weights that a convolution sees are rounded, in stages that are wide enough ([`Precision::Bf16`]). Belongs to the thread that runs the device.
 pub struct Trainable {
     architecture: Architecture,
     device: Device,
@@ -31,9 +32,10 @@ impl Trainable {
     ) -> Result<Trainable, Error> {
         architecture.validate()?;
         architecture.check_tensors(&tensors.iter().map(|(name, t)| (name.clone(), t.size())).collect::<Vec<_>>())?;
-        if !matches!(precision, Precision::F32 | Precision::F64) {
-            return Err(Error::Unsupported(format!("networks are trained in f32 or f64, not in {precision}")));
+        if !matches!(precision, Precision::F32 | Precision::F64 | Precision::Bf16) {
+            return Err(Error::Unsupported(format!("networks are trained in f32, f64 or bf16, not in {precision}")));
         }
+        precision.resolve(device)?;
         shim::allow_tf32(false)?;
         shim::let_waiting_threads_sleep();
         let names: Vec<String> = architecture.state_dict().into_iter().map(|(name, _)| name).collect();
@@ -119,7 +121,10 @@ impl Trainable {
             let parameter = parameter.ok_or_else(|| Error::Input(format!("parameter {name} is missing")))?;
             Ok(parameter.shallow_clone())
         };
-        let layers = Layers::build(&self.architecture, &mut source)?;
+        let mut layers = Layers::build(&self.architecture, &mut source)?;
+        if self.precision == Precision::Bf16 {
+            layers.cast(&self.architecture, self.precision)?;
+        }
         let mut logits = Vec::with_capacity(5);
         let mut head = |u: usize, features: &Tensor, probe: &mut Probe| {
             logits.push(layers.head(u, features, probe)?);

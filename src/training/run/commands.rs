@@ -1,8 +1,9 @@
 //! What the parent asks for, from stdin and signals.
 
+use super::Event;
 use crate::sys::shutdown::Shutdown;
 use crate::training::Error;
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::{Receiver, TryRecvError, bounded};
 use std::io::{BufRead, Read};
 
 /// Longest line that is read.
@@ -57,4 +58,28 @@ pub fn listen(shutdown: &Shutdown) -> Result<Receiver<Command>, Error> {
     };
     std::thread::Builder::new().name("ending".into()).spawn(wait).map_err(no_thread)?;
     Ok(commands)
+}
+
+/// Hears the commands that have come, and waits while paused. False when the run is to end.
+pub fn may_go_on(commands: &Receiver<Command>, step: u64, tell: &mut dyn FnMut(&Event) -> Result<(), Error>) -> Result<bool, Error> {
+    let mut paused = false;
+    loop {
+        let command = match paused {
+            true => commands.recv().map_err(|_| TryRecvError::Disconnected),
+            false => commands.try_recv(),
+        };
+        match command {
+            Ok(Command::Pause) if !paused => {
+                paused = true;
+                tell(&Event::Paused { step })?;
+            }
+            Ok(Command::Resume) if paused => {
+                paused = false;
+                tell(&Event::Resumed { step })?;
+            }
+            Ok(Command::Pause | Command::Resume) => {}
+            Ok(Command::Evict) | Err(TryRecvError::Disconnected) => return Ok(false),
+            Err(TryRecvError::Empty) => return Ok(true),
+        }
+    }
 }

@@ -16,7 +16,7 @@ mod settings;
 mod trainer;
 mod worker;
 
-pub use commands::{Command, listen};
+pub use commands::{Command, listen, may_go_on};
 pub use settings::{AgainstForgetting, RunSettings};
 pub use trainer::{StepReport, Trainer};
 pub use worker::{Event, Machine, work};

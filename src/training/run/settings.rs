@@ -31,9 +31,9 @@ pub struct RunSettings {
     pub patch: [usize; 3],
     /// At the start.
     pub learning_rate: f64,
-    /// `f32` or `f64`.
+    /// `f32`, `f64`, or `bf16`: activations and weights of wide stages in bf16, everything that is kept in f32.
     pub precision: String,
-    /// Steps between checkpoints.
+    /// Steps between checkpoints; there is one at least every 10 minutes anyway.
     pub checkpoint_steps: u64,
     /// Axes that may be mirrored.
     pub mirror: [bool; 3],
@@ -52,7 +52,7 @@ pub struct RunSettings {
 }
 
 /// What keeps the old knowledge; 0 switches a part off.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgainstForgetting {
     /// Share of samples from the rehearsal cases.
@@ -61,13 +61,17 @@ pub struct AgainstForgetting {
     pub l2_sp: f64,
     /// Weight of distillation on the classes that were not reviewed.
     pub distillation: f64,
+    /// Classes that are to get better: the teacher is not listened to about them, and no rehearsal case may teach them. It does not know
+    /// them well, and would teach that they are background.
+    #[serde(default)]
+    pub targets: Vec<u16>,
     /// Decay of the exponential moving average of the weights, which is then the result.
     pub average: f64,
 }
 
 impl Default for AgainstForgetting {
     fn default() -> AgainstForgetting {
-        AgainstForgetting { rehearsal_share: 0.5, l2_sp: 1e-3, distillation: 1.0, average: 0.999 }
+        AgainstForgetting { rehearsal_share: 0.5, l2_sp: 1e-3, distillation: 1.0, targets: Vec::new(), average: 0.999 }
     }
 }
 
@@ -139,6 +143,10 @@ impl RunSettings {
         {
             return refuse("a setting of against_forgetting is out of range".into());
         }
+        let classes = self.architecture.num_classes;
+        if !forget.targets.is_sorted_by(|a, b| a < b) || forget.targets.iter().any(|&t| t == 0 || usize::from(t) >= classes) {
+            return refuse(format!("targets have to ascend and lie in 1..{classes}"));
+        }
         if self.masked.len() != self.architecture.in_channels {
             return refuse(format!("masked names {} channels, the network takes {}", self.masked.len(), self.architecture.in_channels));
         }
@@ -156,8 +164,8 @@ impl RunSettings {
     /// What the network computes with.
     pub fn precision(&self) -> Result<Precision, Error> {
         match self.precision.parse() {
-            Ok(precision @ (Precision::F32 | Precision::F64)) => Ok(precision),
-            _ => Err(Error::Settings(format!("precision {:?}; networks are trained in f32 or f64", self.precision))),
+            Ok(precision @ (Precision::F32 | Precision::F64 | Precision::Bf16)) => Ok(precision),
+            _ => Err(Error::Settings(format!("precision {:?}; networks are trained in f32, f64 or bf16", self.precision))),
         }
     }
 

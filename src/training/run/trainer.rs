@@ -45,7 +45,7 @@ impl Trainer {
     /// At the start of a run. `teacher` is needed where the settings distil.
     pub fn new(settings: RunSettings, start: HashMap<String, Tensor>, teacher: Option<Network>, device: Device) -> Result<Trainer, Error> {
         settings.check()?;
-        let forget = settings.against_forgetting;
+        let forget = settings.against_forgetting.clone();
         if forget.distillation > 0.0 && teacher.is_none() {
             return Err(Error::Settings("distillation needs a teacher".into()));
         }
@@ -77,7 +77,7 @@ impl Trainer {
     /// # Errors
     /// A loss or norm that is not finite: nothing has changed then.
     pub fn learn(&mut self, batch: &Batch) -> Result<StepReport, Error> {
-        let (settings, forget) = (&self.settings, self.settings.against_forgetting);
+        let (settings, forget) = (&self.settings, &self.settings.against_forgetting);
         let [a, b, c] = settings.patch.map(|edge| edge as i64);
         let size = [settings.batch as i64, settings.architecture.in_channels as i64, a, b, c];
         if batch.image.len() as i64 != size.iter().product::<i64>() || batch.levels.len() != settings.heads() {
@@ -102,7 +102,7 @@ impl Trainer {
                 if i == 0 {
                     (report.entropy, report.dice) = (value.entropy, value.dice);
                     if let Some(taught) = &taught {
-                        let distilled = distil(logits, taught, &truth, forget.distillation)?;
+                        let distilled = distil(logits, taught, &truth, &forget.targets, forget.distillation)?;
                         report.distillation = distilled.value;
                         gradient = gradient.f_add(&distilled.gradient)?;
                     }

@@ -1,5 +1,6 @@
 //! The loop of the child process: load, learn, listen, save.
 
+use super::commands::may_go_on;
 use super::{Command, RunSettings, StepReport, Trainer, checkpoint};
 use crate::stunet::learning::{read_tensors, write_tensors};
 use crate::stunet::{Device, Network, Precision};
@@ -7,11 +8,17 @@ use crate::sys::clock::Stopwatch;
 use crate::sys::durable::{self, Step, StorageError};
 use crate::training::Error;
 use crate::training::data::{CaseFile, Loader, TrainingSet};
-use crossbeam::channel::{Receiver, TryRecvError};
+use crossbeam::channel::Receiver;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// No more work than this is lost when the process is killed.
+const SAVE_AFTER: Duration = Duration::from_secs(600);
 
 /// What the parent is told.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -94,7 +101,11 @@ pub fn work(
     }
     durable::remove_leftovers(folder)?;
     let (curated, rehearsal) = (case_files(&folder.join("curated"))?, case_files(&folder.join("rehearsal"))?);
-    let identity = identity(&text, &[&curated, &rehearsal])?;
+    let (start, teacher) = (folder.join("start.safetensors"), folder.join("teacher.safetensors"));
+    let distils = settings.against_forgetting.distillation > 0.0;
+    let mut weights_files = vec![start.clone()];
+    weights_files.extend(distils.then(|| teacher.clone()));
+    let identity = identity(&text, &[&weights_files, &curated, &rehearsal])?;
     let open = |paths: &[PathBuf]| paths.iter().map(|path| CaseFile::open(path)).collect::<Result<Vec<_>, _>>();
     let set = TrainingSet {
         curated: open(&curated)?,
@@ -106,11 +117,12 @@ pub fn work(
     if set.curated.iter().chain(&set.rehearsal).any(|case| case.allowed().last().is_some_and(|&last| usize::from(last) >= classes)) {
         return Err(Error::Settings(format!("a case has labels beyond the network's {classes} classes")));
     }
-    let teacher = match settings.against_forgetting.distillation > 0.0 {
-        true => Some(Network::open(&folder.join("teacher.safetensors"), &settings.architecture, machine.device, Precision::F32)?),
+    // A teacher is only looked at: what the student rounds it may round too.
+    let teaching = if settings.precision()? == Precision::Bf16 { Precision::Bf16 } else { Precision::F32 };
+    let teacher = match distils {
+        true => Some(Network::open(&teacher, &settings.architecture, machine.device, teaching)?),
         false => None,
     };
-    let start = folder.join("start.safetensors");
     let weights = read_tensors(&start, |found| settings.architecture.check_tensors(found).map_err(|e| e.to_string()))?;
     let (steps, every, plan) = (settings.steps(), settings.checkpoint_steps, settings.batch_plan());
     let mut trainer = Trainer::new(settings, weights, teacher, machine.device)?;
@@ -121,6 +133,7 @@ pub fn work(
         checkpoint::save(trainer, &saved, &identity)?;
         tell(&Event::Saved { step: trainer.step() })
     };
+    let mut saved_at = Stopwatch::start();
     let mut loader = Loader::start(Arc::new(set), plan, trainer.step(), machine.loaders)?;
     while trainer.step() < steps {
         if !may_go_on(commands, trainer.step(), tell)? {
@@ -132,37 +145,15 @@ pub fn work(
         let waited = watch.seconds();
         let report = trainer.learn(&batch)?;
         tell(&Event::Step { report, seconds: watch.seconds(), waited })?;
-        if trainer.step() % every == 0 && trainer.step() < steps {
+        // When a checkpoint is written changes nothing of what comes out.
+        if (trainer.step() % every == 0 || saved_at.elapsed() >= SAVE_AFTER) && trainer.step() < steps {
             save(&trainer, tell)?;
+            saved_at = Stopwatch::start();
         }
     }
     drop(loader);
     write_tensors(&result, &trainer.result()?, HashMap::from([("run".to_string(), identity)]))?;
     tell(&Event::Finished { step: steps })
-}
-
-/// Hears the commands that have come, and waits while paused. False when the run is to end.
-fn may_go_on(commands: &Receiver<Command>, step: u64, tell: &mut dyn FnMut(&Event) -> Result<(), Error>) -> Result<bool, Error> {
-    let mut paused = false;
-    loop {
-        let command = match paused {
-            true => commands.recv().map_err(|_| TryRecvError::Disconnected),
-            false => commands.try_recv(),
-        };
-        match command {
-            Ok(Command::Pause) if !paused => {
-                paused = true;
-                tell(&Event::Paused { step })?;
-            }
-            Ok(Command::Resume) if paused => {
-                paused = false;
-                tell(&Event::Resumed { step })?;
-            }
-            Ok(Command::Pause | Command::Resume) => {}
-            Ok(Command::Evict) | Err(TryRecvError::Disconnected) => return Ok(false),
-            Err(TryRecvError::Empty) => return Ok(true),
-        }
-    }
 }
 
 /// The case files of a folder by name; none if there is no folder.
@@ -183,20 +174,33 @@ fn case_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// What a checkpoint has to belong to: the settings, and each case's name and length.
-fn identity(settings: &str, cases: &[&Vec<PathBuf>]) -> Result<String, Error> {
+/// What a checkpoint has to belong to: the settings, and the name and content of each set of files.
+fn identity(settings: &str, sets: &[&[PathBuf]]) -> Result<String, Error> {
     let mut hash = Sha256::new();
     hash.update((settings.len() as u64).to_le_bytes());
     hash.update(settings);
-    for files in cases {
+    for files in sets {
         hash.update((files.len() as u64).to_le_bytes());
         for path in *files {
-            let unreadable = |source| Error::Storage(StorageError { step: Step::Read, path: path.clone(), source });
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
             hash.update((name.len() as u64).to_le_bytes());
             hash.update(name);
-            hash.update(std::fs::metadata(path).map_err(unreadable)?.len().to_le_bytes());
+            hash.update(content(path)?);
         }
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// SHA-256 of a file.
+fn content(path: &Path) -> Result<[u8; 32], Error> {
+    let unreadable = |source| Error::Storage(StorageError { step: Step::Read, path: path.into(), source });
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(unreadable)? {
+            0 => return Ok(hash.finalize().into()),
+            read => hash.update(&buffer[..read]),
+        }
+    }
 }

@@ -33,7 +33,7 @@ fn settings(architecture: Architecture) -> RunSettings {
         counting: Counting::Sample,
         flavour: Flavour::V2,
         optimizer: SgdSettings::default(),
-        against_forgetting: AgainstForgetting { rehearsal_share: 0.5, l2_sp: 1e-3, distillation: 1.0, average: 0.9 },
+        against_forgetting: AgainstForgetting { rehearsal_share: 0.5, l2_sp: 1e-3, distillation: 1.0, targets: vec![1], average: 0.9 },
         architecture,
     }
 }
@@ -223,5 +223,15 @@ fn a_checkpoint_of_another_run_is_refused() {
     std::fs::write(&saved, &bytes[..bytes.len() / 2]).expect("checkpoint");
     assert_ne!(last_life(&run), Some(0), "half a checkpoint");
     std::fs::write(&saved, &bytes).expect("checkpoint");
+    // Other weights to start from, another teacher, other pixels or labels of a case: the names and the lengths are the same.
+    for name in ["start.safetensors", "teacher.safetensors", "curated/a.safetensors", "rehearsal/c.safetensors"] {
+        let path = run.join(name);
+        let sound = std::fs::read(&path).expect("file");
+        let mut changed = sound.clone();
+        *changed.last_mut().expect("bytes") ^= 1;
+        std::fs::write(&path, changed).expect("changed");
+        assert_ne!(last_life(&run), Some(0), "{name}");
+        std::fs::write(&path, sound).expect("as before");
+    }
     assert_eq!(last_life(&run), Some(0));
 }

@@ -230,3 +230,49 @@ fn logits_that_nobody_reviewed_are_not_touched() {
         }
     }
 }
+
+/// bf16 rounds what goes through wide stages and nothing that is kept: gradients point where f32's do, parameters stay f32, and a few steps
+/// bring the loss down as far.
+#[test]
+fn bf16_learns_as_f32_does() {
+    let architecture = Architecture {
+        in_channels: 1,
+        num_classes: 3,
+        dims: [16, 32, 32, 48, 48, 48],
+        depth: [1; 6],
+        strides: Architecture::OFFICIAL_STRIDES,
+        kernels: [[3; 3]; 6],
+    };
+    let init = stunetd::training::initial_weights(&architecture, 3).expect("weights");
+    let copy = || init.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect::<HashMap<_, _>>();
+    let edge = 32i64;
+    let mut random = stunetd::training::data::Random::new(5, 0);
+    let truth: Vec<u16> = (0..edge.pow(3)).map(|i| u16::from(i / (edge * edge) > 10) + u16::from(i % edge > 20)).collect();
+    let image: Vec<f32> = truth.iter().map(|&label| f32::from(label) + 0.5 * random.normal() as f32).collect();
+    let data = Tensor::from_slice(&image).reshape([1, 1, edge, edge, edge]);
+    let settings = Loss { counting: Counting::Sample, flavour: Flavour::V2, outputs: Outputs::Classes };
+    let levels = lower_targets(Level { labels: truth, shape: [edge as usize; 3] }, &architecture.strides[..4]);
+    let truths: Vec<Truth> = levels.into_iter().map(|level| all_classes(level.labels, 3, 1)).collect();
+    let run = |precision: Precision| {
+        let mut network = Trainable::new(copy(), &architecture, Device::Cpu, precision).expect("network");
+        let mut sgd = Sgd::new(SgdSettings::default(), network.names().len());
+        let (mut first, mut losses) = (Vec::new(), Vec::new());
+        for step in 0..6 {
+            let (found, parts) = gradients(&network, &settings, &data, &truths, &head_weights(5));
+            assert!(found.iter().flatten().all(|g| g.kind() == tch::Kind::Float));
+            if step == 0 {
+                first = found.iter().flatten().flat_map(values).collect();
+            }
+            losses.push(parts[0].total());
+            sgd.step(network.parameters_mut(), found, 1e-2).expect("step");
+        }
+        assert!(network.parameters().iter().all(|p| p.kind() == tch::Kind::Float));
+        (first, losses)
+    };
+    let ((single, losses), (rounded, rounded_losses)) = (run(Precision::F32), run(Precision::Bf16));
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let cosine = dot(&single, &rounded) / (dot(&single, &single) * dot(&rounded, &rounded)).sqrt();
+    println!("cosine {cosine:.5}, losses {losses:.4?} and {rounded_losses:.4?}");
+    assert!(cosine > 0.93 && rounded != single, "{cosine}");
+    assert!(losses[5] < losses[0] - 0.1 && (rounded_losses[5] - losses[5]).abs() < 0.2, "{losses:?} {rounded_losses:?}");
+}
