@@ -8,6 +8,7 @@ mod error;
 pub mod gates;
 mod initial;
 mod loss;
+pub mod night;
 mod optimizer;
 pub mod run;
 mod schedule;
