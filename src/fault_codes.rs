@@ -156,6 +156,13 @@ codes! {
     TrainingCheckpoint, "training.bad_checkpoint", Poison, "The checkpoint of a training run does not fit it.", "Start the run anew in an empty folder; nothing that serves has changed.";
     TrainingSettings, "training.bad_settings", Poison, "The settings of a training run do not fit each other or the weights.", "Correct what the message names.";
     TrainingNotFinite, "training.not_finite", Poison, "A loss, gradient or weight became infinite or not a number.", "Lower the learning rate, or leave out the case that the message names.";
+    TrainingTooFewCases, "training.too_few_cases", Poison, "There are too few cases to learn from, to measure on or to rehearse.", "`stunetd train status` shows the counts for each class; have more cases signed off.";
+    TrainingPlanRefused, "training.plan_refused", Poison, "The change plan can not be used for this.", "Correct what the message names; the plan belongs to people, not to the daemon's user.";
+    TrainingGatesRefused, "training.gates_refused", Poison, "The candidate was refused by its gates, or has not passed them.", "Read report.html in the run's folder; what serves has not changed.";
+    TrainingWorkerFailed, "training.worker_failed", Poison, "A process that teaches or compares networks failed again and again.", "See its lines in the log; what serves has not changed.";
+    TrainingReportChanged, "training.report_changed", Poison, "A run's report is not what the daemon signed.", "Have the candidate compared again; find out who changed the file.";
+    TrainingUnknownRun, "training.unknown_run", Poison, "There is no training run of this number.", "`stunetd train history` lists the runs.";
+    TrainingNotNow, "training.not_now", Poison, "The training run is not in a state in which this can be done.", "`stunetd train status` tells where it is.";
     // ---- ourselves
     InternalBug, "internal.bug", Poison, "A step that can not fail has failed.", "Report it with the log lines around it.";
     InternalTorch, "internal.torch", Poison, "libtorch reported an error.", "See the message; run `stunetd doctor`.";

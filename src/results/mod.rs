@@ -18,6 +18,7 @@ pub use identity::{Identity, WRITER_VERSION};
 pub use manifest::{
     DicomUids, FILE_NAME as MANIFEST_FILE, Input, InputSeries, LabelEntry, Model, Output, Replaced, ResultManifest, Writer,
 };
+pub use preview::{Canvas, Font, Rgb};
 pub use restore::restore;
 pub use segmentation::{RESEARCH_MARK, segment_numbers};
 pub use stats::{LabelFigures, Stats};

@@ -56,6 +56,18 @@ pub fn keep_largest<T: Copy + Default + Into<u16>>(labels: &mut [T], shape: [usi
     }
 }
 
+/// Connected components of one label. `labels` is `[z, y, x]`.
+pub fn components(labels: &[u16], shape: [usize; 3], label: u16, connectivity: Connectivity) -> usize {
+    if labels.is_empty() {
+        return 0;
+    }
+    let mut wanted = vec![false; usize::from(u16::MAX) + 1];
+    wanted[usize::from(label)] = true;
+    let mut runs = Runs::find(labels, shape, &wanted);
+    runs.connect(shape, connectivity);
+    (0..runs.runs.len()).filter(|&run| runs.root(run) == run).count()
+}
+
 /// Neighbouring voxels of a row, by flat index.
 #[derive(Clone, Copy)]
 struct Run {

@@ -1,5 +1,6 @@
 //! The operating system behind small seams: clock, durable files, locks, shutdown, signals, service manager, cores, libraries, crash points.
 
+pub mod access;
 pub mod child;
 pub mod clock;
 pub mod cores;

@@ -5,6 +5,7 @@
 pub mod cases;
 pub mod data;
 mod error;
+pub mod evaluation;
 pub mod gates;
 mod initial;
 mod loss;

@@ -7,7 +7,7 @@ use super::segmentation::{RESEARCH_MARK, model_name};
 use super::stats::Stats;
 use crate::models::{Label, Manifest, Status};
 use crate::volume::{LabelMap, Quantity, Volume};
-use canvas::{Canvas, Font, Rgb};
+pub use canvas::{Canvas, Font, Rgb};
 use view::{Axis, Plane, View, Window};
 
 const WIDTH: usize = 1280;

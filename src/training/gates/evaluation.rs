@@ -1,7 +1,8 @@
 //! What was measured of a candidate and of the model that serves, on the same locked cases.
 
+use super::Facts;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How well a model did on one class of one patient.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct Patient {
     pub subgroups: BTreeMap<String, String>,
     /// By label value: the serving model's score and the candidate's. Only reviewed classes that the person or a model sees.
     pub scores: BTreeMap<u16, [Score; 2]>,
+    /// Reviewed classes that the person has not: a score there counts false finds, and makes no class assessable.
+    #[serde(default)]
+    pub absent: BTreeSet<u16>,
     /// By label value: connected components in the serving model's labels and in the candidate's.
     #[serde(default)]
     pub components: BTreeMap<u16, [u32; 2]>,
@@ -83,4 +87,7 @@ pub struct Evaluation {
     pub empty: Vec<Emptiness>,
     /// Speed, memory, soundness.
     pub technical: Technical,
+    /// Where plan, cases and weights came from; none for scores without a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
 }

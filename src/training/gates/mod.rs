@@ -6,13 +6,17 @@
 mod agreement;
 mod bootstrap;
 mod evaluation;
+mod facts;
 mod plan;
 mod report;
+mod signature;
 mod verdict;
 
 pub use agreement::{dice, surface_dice};
 pub use bootstrap::{Bounds, mean_difference};
 pub use evaluation::{Emptiness, Evaluation, Patient, Perturbation, Score, Technical};
-pub use plan::{ChangePlan, Limits, PlanClass};
-pub use report::report;
+pub use facts::Facts;
+pub use plan::{ChangePlan, Conditions, Limits, Mode, Numbers, PlanClass, Recipe};
+pub use report::{Picture, report};
+pub use signature::{read_signed, sign, write_signed};
 pub use verdict::{Finding, Gate, Outcome, Verdict, judge};

@@ -1,6 +1,6 @@
 //! The gates themselves.
 
-use super::{Bounds, ChangePlan, Evaluation, Patient, mean_difference};
+use super::{Bounds, ChangePlan, Evaluation, Facts, Patient, mean_difference};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 const SEED: u64 = 20_260_101;
 
 /// A gate by its number in the plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Gate {
+    /// The plan is in force, is not the daemon's own, and covers the run.
+    G0,
+    /// Every case has a reader's word.
+    G1,
+    /// No person is on both sides of the split.
+    G2,
     /// Enough locked cases, or agreement where there are not.
     G3,
+    /// Classes without labels are not taught to vanish.
+    G4,
+    /// What keeps the old knowledge.
+    G5,
     /// No class is worse.
     G6,
     /// Some target class is better.
@@ -22,7 +32,33 @@ pub enum Gate {
     G9,
     /// Speed, memory, soundness.
     G10,
+    /// Beside the serving model for a while.
+    G11,
+    /// People decide.
+    G12,
+    /// Tried before it serves, and taken back quickly.
+    G13,
+    /// Each result names its model.
+    G14,
+    /// Results of unapproved models say so.
+    G15,
+    /// Clinical work goes first.
+    G16,
+    /// The world may change.
+    G17,
+    /// The audit is whole.
+    G18,
 }
+
+/// What is not judged by scores, and where it is instead.
+const ELSEWHERE: [(Gate, &str); 6] = [
+    (Gate::G11, "asked for at promotion, where the plan's mode or the model's approval demands it"),
+    (Gate::G12, "asked for at promotion: a named person who is no reader of the cases; two for an approved model"),
+    (Gate::G13, "at activation: a canary before the first study; `stunetd model rollback` after it"),
+    (Gate::G14, "in every result: segmentation objects and manifests name the model's digest"),
+    (Gate::G16, "while it runs: metric train_preempt_seconds; a run that was killed changes nothing that serves"),
+    (Gate::G17, "not part of a candidate: the status of live results"),
+];
 
 /// What a gate found of one thing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -62,6 +98,8 @@ pub struct Verdict {
     pub findings: Vec<Finding>,
     /// Classes with too few locked patients to be judged.
     pub not_assessable: Vec<u16>,
+    /// Gates that are not judged here, each with the place where it is.
+    pub elsewhere: Vec<(Gate, String)>,
 }
 
 /// Judges a candidate. `labels` are all foreground values of the model.
@@ -79,19 +117,31 @@ pub fn judge(evaluation: &Evaluation, labels: &[u16], plan: &ChangePlan) -> Verd
     judge.subgroups();
     judge.robustness();
     judge.technical();
+    judge.run();
     let findings = judge.findings;
-    let all = [Gate::G3, Gate::G6, Gate::G7, Gate::G8, Gate::G9, Gate::G10];
-    let gates = all.map(|gate| {
+    let scored = [Gate::G3, Gate::G6, Gate::G7, Gate::G8, Gate::G9, Gate::G10];
+    let of_the_run = [Gate::G0, Gate::G1, Gate::G2, Gate::G4, Gate::G5, Gate::G15, Gate::G18];
+    let mut elsewhere: Vec<(Gate, String)> = ELSEWHERE.iter().map(|(gate, why)| (*gate, why.to_string())).collect();
+    let mut judged = scored.to_vec();
+    match evaluation.facts {
+        Some(_) => judged.extend(of_the_run),
+        None => elsewhere.extend(of_the_run.map(|gate| (gate, "these scores do not come from a run".to_string()))),
+    }
+    judged.sort_unstable();
+    elsewhere.sort_unstable();
+    let outcome = |gate: Gate| {
         let mut of = findings.iter().filter(|finding| finding.gate == gate);
         let passed = if gate == Gate::G7 { of.any(|finding| finding.passed) } else { of.all(|finding| finding.passed) };
         Outcome { gate, passed }
-    });
-    Verdict { passed: gates.iter().all(|g| g.passed), demonstration: plan.demonstration, gates: gates.to_vec(), findings, not_assessable }
+    };
+    let gates: Vec<Outcome> = judged.into_iter().map(outcome).collect();
+    let passed = gates.iter().all(|g| g.passed);
+    Verdict { passed, demonstration: plan.demonstration, gates, findings, not_assessable, elsewhere }
 }
 
-/// The patients with a score for a class.
+/// The patients who have a class, with a score for it.
 fn positive(patients: &[Patient], label: u16) -> impl Iterator<Item = &Patient> {
-    patients.iter().filter(move |patient| patient.scores.contains_key(&label))
+    patients.iter().filter(move |patient| patient.scores.contains_key(&label) && !patient.absent.contains(&label))
 }
 
 fn differences(patients: &[Patient], label: u16, score: impl Fn(&super::Score) -> f64) -> Vec<f64> {
@@ -226,5 +276,41 @@ impl Judge<'_> {
         self.find(Gate::G10, "time", format!("{new:.2} s after {old:.2} s (<= {:.0} % more)", limits.slower * 100.0), None, faster);
         let detail = format!("{new_bytes} bytes after {old_bytes} (<= {:.0} % more)", limits.larger * 100.0);
         self.find(Gate::G10, "memory", detail, None, smaller);
+    }
+
+    /// G0 to G5, G15, G18: what the scores rest on.
+    fn run(&mut self) {
+        let Some(facts) = self.evaluation.facts.clone() else { return };
+        let plan = self.plan;
+        let Facts { cases: [training, locked], rehearsal: (studies, share), openings, .. } = facts;
+        self.find(Gate::G0, "plan", "the plan is the one that the run began with".into(), None, facts.plan_unchanged);
+        let own = !facts.plan_writable || plan.demonstration;
+        self.find(Gate::G0, "plan", "the daemon's user can not write the plan, or it is one for demonstrations".into(), None, own);
+        self.find(Gate::G0, "model", "the plan is for this model".into(), None, facts.plan_covers);
+        let detail = format!("{training} cases to learn from and {locked} locked ones, {} without a valid sign-off", facts.unsigned.len());
+        self.find(Gate::G1, "cases", detail, None, facts.unsigned.is_empty() && training > 0 && locked > 0);
+        let detail = format!("{} persons have cases on both sides", facts.on_both_sides.len());
+        self.find(Gate::G2, "patients", detail, None, facts.on_both_sides.is_empty());
+        let limit = plan.conditions.openings;
+        let detail = format!("opening {openings} of the locked cases within a year (<= {limit}); their digest is {}", facts.locked);
+        self.find(Gate::G3, "locked cases", detail, None, openings <= limit);
+        let detail = format!(
+            "the loss of a sample runs over its reviewed classes alone; {} rehearsal cases teach a target class",
+            facts.teaching_targets.len()
+        );
+        self.find(Gate::G4, "unreviewed classes", detail, None, facts.teaching_targets.is_empty());
+        self.find(Gate::G5, "start", "the run started from the base model".into(), None, facts.from_base);
+        let least = plan.conditions.rehearsal_studies;
+        let recipe = plan.recipe;
+        let detail = format!(
+            "{studies} studies rehearsed (>= {least}) in {:.0} % of the samples; L2-SP {}, distillation {}, average {}",
+            share * 100.0,
+            recipe.l2_sp,
+            recipe.distillation,
+            recipe.average
+        );
+        self.find(Gate::G5, "rehearsal", detail, None, studies >= least);
+        self.find(Gate::G15, "marking", "the candidate is a research model, and its results say so".into(), None, facts.research);
+        self.find(Gate::G18, "audit", "every line is tied to the one before".into(), None, facts.audit_whole);
     }
 }

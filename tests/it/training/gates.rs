@@ -4,13 +4,38 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use stunetd::training::data::Random;
 use stunetd::training::gates::{
-    ChangePlan, Emptiness, Evaluation, Gate, Limits, Patient, Perturbation, PlanClass, Score, Technical, Verdict, dice, judge,
-    mean_difference, report, surface_dice,
+    ChangePlan, Conditions, Emptiness, Evaluation, Facts, Gate, Limits, Mode, Patient, Perturbation, Picture, PlanClass, Score, Technical,
+    Verdict, dice, judge, mean_difference, read_signed, report, surface_dice, write_signed,
 };
 
 fn plan() -> ChangePlan {
     let classes = vec![PlanClass { value: 1, target: true, critical: false }, PlanClass { value: 2, target: false, critical: true }];
-    ChangePlan { schema: 1, name: "test".into(), demonstration: false, limits: Limits::default(), classes }
+    ChangePlan { schema: 1, name: "test".into(), demonstration: false, limits: Limits::default(), classes, ..shipped() }
+}
+
+/// The plan that is shipped.
+fn shipped() -> ChangePlan {
+    ChangePlan::read(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/change-plan.toml")).expect("plan")
+}
+
+/// A run in which nothing is wrong.
+fn facts() -> Facts {
+    Facts {
+        plan: "c".repeat(64),
+        plan_unchanged: true,
+        plan_writable: false,
+        plan_covers: true,
+        cases: [30, 24],
+        unsigned: vec![],
+        on_both_sides: vec![],
+        locked: "d".repeat(64),
+        openings: 4,
+        teaching_targets: vec![],
+        from_base: true,
+        rehearsal: (50, 0.5),
+        research: true,
+        audit_whole: true,
+    }
 }
 
 /// 24 patients with three classes; class 1 gains 0.03, the others stay, all with a little noise.
@@ -27,6 +52,7 @@ fn good() -> Evaluation {
                 id: format!("p{i}"),
                 subgroups: BTreeMap::from([("vendor".to_string(), if i < 22 { "A" } else { "B" }.to_string())]),
                 scores: BTreeMap::from([(1, score(0.03)), (2, score(0.0)), (3, score(0.0))]),
+                absent: Default::default(),
                 components: BTreeMap::from([(1, [1, 1]), (3, [2, 2])]),
             }
         })
@@ -39,6 +65,7 @@ fn good() -> Evaluation {
         perturbations: vec![Perturbation { name: "noise".into(), differences: vec![0.001, -0.002, 0.0, 0.003] }],
         empty: vec![Emptiness { name: "air".into(), voxels: [0, 0] }],
         technical: Technical { finite: true, same_signature: true, repeatable: true, seconds: [10.0, 10.2], bytes: [1000, 1010] },
+        facts: Some(facts()),
     }
 }
 
@@ -57,7 +84,16 @@ fn better_somewhere_and_worse_nowhere_passes() {
     let verdict = verdict(|_, _| {});
     assert!(verdict.passed && verdict.not_assessable == [4], "{verdict:#?}");
     let json = serde_json::to_value(&verdict).expect("json");
-    assert_eq!(json["gates"].as_array().map(Vec::len), Some(6));
+    assert_eq!(json["gates"].as_array().map(Vec::len), Some(13));
+    // Every gate of the plan is judged, or is said to be judged elsewhere.
+    let mut named: Vec<Gate> = verdict.gates.iter().map(|o| o.gate).chain(verdict.elsewhere.iter().map(|e| e.0)).collect();
+    named.sort_unstable();
+    assert_eq!(named.len(), 19);
+    assert!(named.windows(2).all(|pair| pair[0] < pair[1]), "{named:?}");
+    let mut without = good();
+    without.facts = None;
+    let verdict = judge(&without, &[1, 2, 3, 4], &plan());
+    assert_eq!((verdict.gates.len(), verdict.elsewhere.len()), (6, 13));
 }
 
 #[test]
@@ -67,6 +103,9 @@ fn each_way_of_being_worse_is_refused_by_its_gate() {
         for patient in evaluation.patients.iter_mut().take(patients) {
             patient.scores.get_mut(&label).expect("score")[1].dice += by;
         }
+    }
+    fn run(evaluation: &mut Evaluation) -> &mut Facts {
+        evaluation.facts.as_mut().expect("facts")
     }
     let cases: &[(&str, Gate, Change)] = &[
         ("a class loses a little everywhere", Gate::G6, |e, _| shift(e, 3, -0.015, 24)),
@@ -93,6 +132,21 @@ fn each_way_of_being_worse_is_refused_by_its_gate() {
         ("a target can not be assessed", Gate::G3, |e, _| {
             e.agreement.insert(1, vec![1.0; 30]);
             e.patients.iter_mut().skip(10).for_each(|p| p.scores.retain(|label, _| *label != 1));
+        }),
+        ("the plan was changed", Gate::G0, |e, _| run(e).plan_unchanged = false),
+        ("the plan is the daemon's own", Gate::G0, |e, _| run(e).plan_writable = true),
+        ("the plan is for another model", Gate::G0, |e, _| run(e).plan_covers = false),
+        ("a case was not signed", Gate::G1, |e, _| run(e).unsigned.push("x".into())),
+        ("a person is on both sides", Gate::G2, |e, _| run(e).on_both_sides.push("x".into())),
+        ("one opening too many", Gate::G3, |e, _| run(e).openings = 5),
+        ("rehearsal teaches a target", Gate::G4, |e, _| run(e).teaching_targets.push("x".into())),
+        ("it started from a candidate", Gate::G5, |e, _| run(e).from_base = false),
+        ("too little was rehearsed", Gate::G5, |e, _| run(e).rehearsal.0 = 49),
+        ("the candidate calls itself approved", Gate::G15, |e, _| run(e).research = false),
+        ("the audit was touched", Gate::G18, |e, _| run(e).audit_whole = false),
+        ("patients without the class do not make it assessable", Gate::G3, |e, _| {
+            e.agreement.insert(3, vec![1.0; 19]);
+            e.patients.iter_mut().skip(10).for_each(|p| p.absent.extend([3]));
         }),
         ("slower", Gate::G10, |e, _| e.technical.seconds[1] = 10.6),
         ("larger", Gate::G10, |e, _| e.technical.bytes[1] = 1021),
@@ -144,6 +198,8 @@ fn the_shipped_plan_is_the_default_and_weaker_ones_have_to_say_so() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/change-plan.toml");
     let shipped = ChangePlan::read(&path).expect("plan");
     assert_eq!((shipped.limits, shipped.demonstration, shipped.classes.len()), (Limits::default(), false, 0));
+    assert_eq!((shipped.conditions, shipped.recipe, shipped.mode), (Conditions::default(), Default::default(), Mode::Manual));
+    assert!(shipped.covers(&["any"]));
     let folder = tempfile::tempdir().expect("folder");
     let text = std::fs::read_to_string(&path).expect("text");
     let read = |from: &str, to: &str| {
@@ -162,6 +218,13 @@ fn the_shipped_plan_is_the_default_and_weaker_ones_have_to_say_so() {
         ("schema = 1", "schema = 2"),
         ("slower = 0.05", "slower = 0.05\nfaster = 1"),
         ("patient_loss = 0.1\n", ""),
+        ("training_patients = 20", "training_patients = 2"),
+        ("rehearsal_studies = 50", "rehearsal_studies = 49"),
+        ("openings = 4", "openings = 5"),
+        ("mode = \"manual\"", "mode = \"auto\""),
+        ("models = []", "models = [\"\"]"),
+        ("learning_rate = 0.001", "learning_rate = 0.0"),
+        ("rehearsal_share = 0.5", "rehearsal_share = 0.0"),
     ] {
         assert!(read(from, to).is_err(), "{to:?}");
     }
@@ -249,15 +312,28 @@ fn the_report_says_what_was_found_and_escapes_names() {
     let (mut evaluation, plan) = (good(), plan());
     evaluation.patients.iter_mut().for_each(|p| p.scores.get_mut(&3).expect("score")[1].dice -= 0.2);
     let verdict = judge(&evaluation, &[1, 2, 3, 4], &plan);
-    let [json, html] = report(&verdict, &evaluation, &plan, &names).expect("report");
-    assert_eq!(report(&verdict, &evaluation, &plan, &names).expect("report"), [json.clone(), html.clone()], "the same bytes again");
+    let pictures = [Picture { patient: "p1".into(), class: 3, dice: [0.9, 0.7], png: "QUJD\"><script>".into() }];
+    let [json, html] = report(&verdict, &evaluation, &plan, &names, &pictures).expect("report");
+    assert_eq!(
+        report(&verdict, &evaluation, &plan, &names, &pictures).expect("report"),
+        [json.clone(), html.clone()],
+        "the same bytes again"
+    );
     let document: serde_json::Value = serde_json::from_str(&json).expect("json");
     let digest = document["digest"].as_str().expect("digest");
     assert!(digest.len() == 64 && html.contains(digest) && html.contains("refused") && html.contains("liver (1)"));
     assert!(html.contains("&lt;script&gt;") && !html.contains("<script"), "names are text");
     assert_eq!(document["verdict"]["passed"], false);
+    assert!(html.contains("base64,QUJDscript\"") && html.contains("0.900 → 0.700") && html.matches("<circle").count() > 24);
+    // Signed, read back, changed.
+    let folder = tempfile::tempdir().expect("folder");
+    write_signed(folder.path(), b"secret", &json, &html).expect("written");
+    assert_eq!(read_signed(folder.path(), b"secret").expect("whole"), document);
+    assert_eq!(read_signed(folder.path(), b"another").expect_err("another's").code.name(), "training.report_changed");
+    std::fs::write(folder.path().join("report.json"), json.replace("\"passed\": false", "\"passed\": true")).expect("changed");
+    assert_eq!(read_signed(folder.path(), b"secret").expect_err("changed").code.name(), "training.report_changed");
     // Another score, another digest.
     evaluation.patients[0].scores.get_mut(&1).expect("score")[1].dice += 1e-9;
-    let [other, _] = report(&judge(&evaluation, &[1, 2, 3, 4], &plan), &evaluation, &plan, &names).expect("report");
+    let [other, _] = report(&judge(&evaluation, &[1, 2, 3, 4], &plan), &evaluation, &plan, &names, &pictures).expect("report");
     assert!(!other.contains(digest));
 }
