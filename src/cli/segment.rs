@@ -140,6 +140,8 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     log::start(false, "warn");
     let formats = formats(&args.format)?;
     libtorch::choose(None)?;
+    // Before anything starts threads: its workers can be forked, much faster than starting the program anew.
+    let decoder = Arc::new(Decoder::new(DecoderConfig { fork: true, ..DecoderConfig::default() })?);
     let shutdown = Shutdown::default();
     signals::listen(shutdown.clone(), FirstSignal::Abandons, None).map_err(super::no_signals)?;
     let model = Arc::new(Generation::open(&args.model)?);
@@ -151,7 +153,6 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
 
     let cores = super::cores(args.device);
     cores.start_rayon();
-    let decoder = Arc::new(Decoder::new(DecoderConfig { workers: cores.rayon, ..DecoderConfig::default() })?);
     let mut report = Report::default();
     let mut waiting = find(&args, &model, &decoder, &mut report)?;
     if waiting.is_empty() {

@@ -74,6 +74,8 @@ pub fn age_years(text: &str) -> Option<f64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: f64 = number.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0)?;
     Some(match unit {
+        // Nobody is 0 years old: a newborn's age is told in days, weeks or months, and software that does not know one writes this.
+        "Y" if number == 0.0 => return None,
         "Y" => number,
         "M" => number / 12.0,
         "W" => number / 52.1775,
@@ -107,6 +109,9 @@ mod tests {
         assert_eq!(date_time("20240131120000+0100", Some(7200.0)), noon.map(|t| t + 3600.0));
         assert_eq!(date_time("20240131", None), date("20240131"));
         assert_eq!(age_years("006M"), Some(0.5));
-        assert_eq!(age_years("Y"), None);
+        assert_eq!(age_years("000D"), Some(0.0));
+        for unknown in ["Y", "0Y", "000Y"] {
+            assert_eq!(age_years(unknown), None, "{unknown}");
+        }
     }
 }

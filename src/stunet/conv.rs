@@ -97,11 +97,11 @@ impl Conv {
             Weight::Packed(weight) => weight,
         };
         let run = |x: &Tensor| shim::conv3d(x, weight, bias.as_ref(), self.padding, self.stride);
-        if x.size()[1..3] != [1, 1] || x.f_kind()? != Kind::BFloat16 {
+        if x.size()[2] != 1 || x.f_kind()? != Kind::BFloat16 {
             return run(x);
         }
-        // oneDNN reads uninitialised memory where a bf16 input has one channel and one slice. A slice of zeros behind it is
-        // what the padding would be, and the outputs that it adds are cut off.
+        // oneDNN reads uninitialised memory where a bf16 input has one slice and few channels: one with AVX512-BF16, fewer than 16
+        // with AMX. A slice of zeros behind it is what the padding would be, and the outputs that it adds are cut off.
         let kernel = self.kernel[0];
         let slices = (1 + 2 * self.padding[0] - kernel) / self.stride[0] + 1;
         let padded = channels_last(x.f_constant_pad_nd([0, 0, 0, 0, 0, 1])?)?;
@@ -135,9 +135,10 @@ mod tests {
             libc::mallopt(libc::M_PERTURB, 0x80);
         }
         for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 1.0 / 128.0)] {
-            for (cin, cout) in [(1, 1), (1, 16), (3, 5), (16, 1), (17, 33)] {
+            for (cin, cout) in [(1, 1), (1, 16), (3, 5), (8, 8), (15, 2), (16, 1), (17, 33)] {
                 for (kernel, padding, stride) in [(1, 0, 1), (1, 0, 2), (2, 1, 1), (3, 1, 1), (3, 1, 2), (5, 2, 1)] {
-                    for (n, [x, y, z]) in [(1, [1, 1, 2]), (2, [1, 4, 3]), (2, [2, 1, 5]), (1, [6, 5, 16])] {
+                    for (n, [x, y, z]) in [(1, [1, 1, 1]), (1, [1, 1, 5]), (2, [1, 4, 3]), (2, [2, 1, 5]), (1, [2, 4, 3]), (1, [6, 5, 16])]
+                    {
                         let input =
                             channels_last(Tensor::randn([n, cin, x, y, z], (Kind::Float, Device::Cpu)).to_kind(kind)).expect("five axes");
                         let weight = Tensor::randn([cout, cin, kernel, kernel, kernel], (Kind::Float, Device::Cpu)).to_kind(kind);

@@ -116,7 +116,8 @@ fn selection(root: Level) -> SelectionTags {
     let text = |tag| root.get(tag).and_then(|v| v.bytes()).map(|b| charset::decode(b, set.as_deref())).unwrap_or_default();
     let born = root.text(tags::PATIENT_BIRTH_DATE).and_then(|t| time::date(&t));
     let studied = root.text(tags::STUDY_DATE).and_then(|t| time::date(&t));
-    let by_dates = born.zip(studied).map(|(born, studied)| (studied - born) / 86_400.0 / 365.2425).filter(|age| *age >= 0.0);
+    // Whoever takes a birth date out often puts the date of the study in its place: that tells no age.
+    let by_dates = born.zip(studied).map(|(born, studied)| (studied - born) / 86_400.0 / 365.2425).filter(|age| *age > 0.0);
     SelectionTags {
         series_number: root.integer(tags::SERIES_NUMBER),
         series_description: text(tags::SERIES_DESCRIPTION),
