@@ -8,6 +8,9 @@ codes! {
     ConfigUnknownKey, "config.unknown_key", Fatal, "The configuration has a key that does not exist.", "Correct the key; the nearest valid name is in the message.";
     ConfigListen, "config.can_not_listen", Fatal, "An address to listen on can not be used.", "Choose another `http.listen` or `dimse.listen`, or end the program that uses it.";
     ConfigInputMissing, "config.input_missing", Fatal, "The input path does not exist or can not be read.", "Check the path and its permissions.";
+    // ---- audit messages
+    AuditUnreachable, "audit.unreachable", Retryable, "The audit repository does not take messages.", "Check `audit.repository` and the network; messages wait on disk and are sent by themselves.";
+    AuditSpoolFull, "audit.spool_full", Retryable, "There is no room for audit messages.", "Make the audit repository reachable, or raise `audit.spool_limit`.";
     // ---- input files
     InputNotDicom, "input.not_dicom", Poison, "This is not DICOM.", "Give a folder with CT or PET instances, or a NIfTI file.";
     InputEmptyFile, "input.empty_file", Poison, "The file is empty.", "Copy the file again; the transfer may not have finished.";

@@ -2,6 +2,7 @@
 //!
 //! `docs/architecture.md` describes the house: which room does what, and what may know what.
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod delivery;

@@ -5,6 +5,7 @@
 
 use super::jobs_report;
 use super::report::{print_json, print_line};
+use crate::audit::Audit;
 use crate::config::{self, Config};
 use crate::fault::{Code, Fault};
 use crate::ledger::{JobId, Limits, Options, Reader, SqliteLedger, SqliteReader, State, Which};
@@ -128,7 +129,9 @@ fn change(config: &Config, json: bool, command: Command, id: u64) -> Result<(), 
             let who = person::own();
             let options = Options { state: config.state.clone(), limits, clock: Arc::new(SystemClock), who: who.clone() };
             let (ledger, _) = SqliteLedger::open(&options)?;
-            control::carry_out(&ledger, command, who)?.name().to_string()
+            // The next daemon sends what is told of it.
+            let audit = Audit::open(config, Arc::new(SystemClock), super::metrics()?)?;
+            control::carry_out(&ledger, &audit, command, who)?.name().to_string()
         }
     };
     tell(json, || serde_json::json!({ "job": id, "state": state }), || format!("job {id} is {state}"))

@@ -33,8 +33,10 @@ use crate::fault::{Code, Fault};
 use crate::stunet::DeviceChoice;
 use crate::stunet::runtime::runtime;
 use crate::sys::cores::Cores;
+use crate::telemetry::Metrics;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Segments incoming CT and PET studies with STU-Net and answers with DICOM Segmentation objects.
 ///
@@ -146,6 +148,11 @@ fn exit_code_as_configured(fault: &Fault) -> u8 {
 /// Without signals the process could not be ended cleanly.
 fn no_signals(e: std::io::Error) -> Fault {
     Fault::new(Code::InternalBug, format!("signals: {e}")).caused_by(e)
+}
+
+/// Metrics of a verb that nobody scrapes.
+fn metrics() -> Result<Arc<Metrics>, Fault> {
+    Ok(Arc::new(Metrics::new().map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?))
 }
 
 /// Who gets which cores when the network runs on this device. Asks libtorch, whose choice has to have been made.

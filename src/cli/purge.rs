@@ -1,6 +1,7 @@
 //! `stunetd purge`: removes all that there is of a study or a patient. No daemon may run meanwhile: the verb needs the ledger for itself.
 
 use super::report::{print_json, print_line};
+use crate::audit::Audit;
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::ledger::{Limits, Options, SqliteLedger, SqliteReader};
@@ -52,9 +53,11 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         (None, Some(id)) => studies_of(&ledger, &config, &id)?,
         (None, None) => BTreeSet::new(),
     };
+    // The next daemon sends what is told of it.
+    let audit = Audit::open(&config, Arc::new(SystemClock), super::metrics()?)?;
     let mut all = Purged::default();
     for study in &studies {
-        let one = purge(&ledger, &config, study, &who)?;
+        let one = purge(&ledger, &config, &audit, study, &who)?;
         all.studies += one.studies;
         all.jobs += one.jobs;
         all.folders += one.folders;

@@ -19,7 +19,7 @@ use crate::sys::durable::StagingDir;
 use crate::sys::shutdown::Shutdown;
 use crate::sys::signals::{self, FirstSignal};
 use crate::sys::{libtorch, machine};
-use crate::telemetry::{Metrics, Post, Stage, Urgency, log};
+use crate::telemetry::{Post, Stage, Urgency, log};
 use crate::volume::decode::{Decoder, DecoderConfig, plane_digest};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -183,7 +183,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         engine: network(args.device, args.precision, cores.torch),
         cores,
         clock: clock.clone(),
-        metrics: Arc::new(Metrics::new().map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?),
+        metrics: super::metrics()?,
         shutdown: shutdown.clone(),
     })?;
     let total = waiting.len();

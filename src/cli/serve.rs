@@ -1,5 +1,6 @@
 //! `stunetd serve`: the daemon.
 
+use crate::audit::{Audit, Event};
 use crate::config::{self, Config, LogFormat};
 use crate::fault::{Code, Fault};
 use crate::intake::disks::{Disks, SpaceOf};
@@ -145,7 +146,7 @@ fn reconcile(config: &Config, ledger: &SqliteLedger, opening: &Opening, metrics:
 
 fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: &Opening, owner: String) -> Result<(), Fault> {
     let Seams { engine, decoder, cores, clock, shutdown, notifier, reload, space } = seams;
-    let metrics = Arc::new(Metrics::new().map_err(|e| Fault::new(Code::InternalBug, e.to_string()))?);
+    let metrics = super::metrics()?;
     let rules = select::rules(&config)?;
     let Some(model) = rules.iter().find_map(|rule| rule.model.clone()) else {
         return Err(Fault::new(Code::ConfigInvalid, "No rule segments anything."));
@@ -158,7 +159,9 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     let told = metrics.clone();
     ledger.tell_commits(move |took| told.ledger_commit(took));
     let disks = Arc::new(Disks::watch(&config, space, clock.clone(), metrics.clone())?);
-    let open = || Reception::open(&config.spool, ledger.clone(), disks.clone(), metrics.clone()).map(Arc::new);
+    // Dropped last: it sends what the others told.
+    let (audit, courier) = Audit::start(&config, clock.clone(), metrics.clone())?;
+    let open = || Reception::open(&config.spool, ledger.clone(), disks.clone(), metrics.clone(), audit.clone()).map(Arc::new);
     let reception = config.receives().then(open).transpose()?;
 
     cores.start_rayon();
@@ -209,7 +212,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         started: clock.monotonic(),
         clock: clock.clone(),
     };
-    let server = web::serve(&config.http, status.clone(), stow)?;
+    let server = web::serve(&config.http, status.clone(), stow, audit.clone())?;
     tracing::info!(address = %server.address(), "status, metrics and health");
     if let Some(address) = server.remote() {
         tracing::info!(%address, "the same for other machines");
@@ -224,9 +227,10 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         board: street.board().clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
+        audit: audit.clone(),
         shutdown: shutdown.clone(),
     };
-    let (control, commands) = Control::listen(&config.state, ledger.clone(), status)?;
+    let (control, commands) = Control::listen(&config.state, ledger.clone(), status, audit.clone())?;
     let outbox = Outbox::start(&outbox_plan, &config.destination)?;
     let supervisor = Supervisor::start(SupervisorPlan {
         board: street.board().clone(),
@@ -252,11 +256,15 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         rules,
         order,
         decoder,
+        audit: audit.clone(),
         clock,
         metrics,
         shutdown,
     };
+    audit.record(&Event::Started);
     let result = Service::new(plan).run();
     drop((supervisor, control, server, scp));
+    audit.record(&Event::Stopped);
+    drop(courier);
     result
 }

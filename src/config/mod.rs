@@ -1,6 +1,7 @@
 //! The configuration: one TOML file, every key documented in `config/stunetd.toml`, every mistake reported at once with
 //! its line and, for a wrong name, the nearest right one.
 
+mod audit;
 mod choices;
 mod destination;
 mod network;
@@ -11,6 +12,7 @@ mod select;
 mod units;
 mod windows;
 
+pub use audit::{Audit, AuditTransport};
 pub use choices::{After, Format, Irregular, LogFormat, LogLevel, Share};
 pub use destination::{Accepts, Destination, DestinationKind, Resend};
 pub use network::{AeTitle, Listen, LoopbackAddress, Network, WebAddress};

@@ -3,7 +3,7 @@
 use super::destination::Destination;
 use super::schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Retention, Spool, Stow, Training, Watch};
 use super::select::Select;
-use super::{choices, destination, network, select, units};
+use super::{audit, choices, destination, network, select, units};
 use crate::fault::Code;
 use crate::stunet::{DeviceChoice, Precision};
 use serde::Deserialize;
@@ -63,7 +63,7 @@ plain!(bool, f64, String, PathBuf, units::ByteSize, units::HumanDuration, units:
 plain!(choices::After, choices::Format, choices::Irregular, choices::LogFormat, choices::LogLevel);
 plain!(choices::Share, network::LoopbackAddress, network::Listen, network::AeTitle, network::Network, network::WebAddress);
 plain!(select::PerStudy, select::Modality, select::Orientation, select::Pattern, select::Priority);
-plain!(destination::DestinationKind, destination::Accepts, destination::Resend);
+plain!(audit::AuditTransport, destination::DestinationKind, destination::Accepts, destination::Resend);
 
 impl FromToml for DeviceChoice {
     fn read(value: Value<'_>, reader: &mut Reader) -> Option<DeviceChoice> {

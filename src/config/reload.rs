@@ -41,6 +41,7 @@ impl Config {
                 "model" => self.model.differing(&other.model),
                 "output" => self.output.differing(&other.output),
                 "retention" => self.retention.differing(&other.retention),
+                "audit" => self.audit.differing(&other.audit),
                 "training" => self.training.differing(&other.training),
                 "http" => self.http.differing(&other.http),
                 "log" => self.log.differing(&other.log),
@@ -127,6 +128,8 @@ mod tests {
         plan = "/x/plan.toml"
         [http]
         listen = "127.0.0.1:7"
+        [audit]
+        repository = "audit.example:6514"
         [log]
         format = "json"
         level = "debug"

@@ -1,6 +1,7 @@
 //! Every key of the configuration, its type and its default. `config/stunetd.toml` says the same for people; a test keeps
 //! them equal.
 
+use super::audit::Audit;
 use super::choices::{After, Format, Irregular, LogFormat, LogLevel, Share};
 use super::destination::Destination;
 use super::network::{AeTitle, Listen, LoopbackAddress, Network};
@@ -82,6 +83,8 @@ table! {
         training: Training = Training::default(),
         /// Metrics and health.
         http: Http = Http::default(),
+        /// Who hears of who did what.
+        audit: Audit = Audit::default(),
         /// Log lines.
         log: Log = Log::default(),
     }
@@ -289,6 +292,9 @@ impl Config {
                 *path = base.join(&path);
             }
         }
+        for path in self.audit.paths() {
+            *path = base.join(&path);
+        }
         for path in self.training.curated.iter_mut().chain([&mut self.training.plan]) {
             *path = base.join(&path);
         }
@@ -333,6 +339,7 @@ impl Config {
             wrong.push(("stage_deadline", 0, "at least 1 s".into()));
         }
         wrong.extend(self.dimse.check());
+        wrong.extend(self.audit.check());
         for (key, path) in
             [("http.tls_certificate", &self.http.tls_certificate), ("http.tls_key", &self.http.tls_key), ("http.token", &self.http.token)]
         {

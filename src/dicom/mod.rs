@@ -31,7 +31,7 @@ pub use instance::{
     Announced, Frame, ImageObject, Instance, PetHeader, PhaseKey, PhaseKeys, PhaseValue, PixelFormat, PlaneTiming, RefusedFile, Rescale,
     SelectionTags, SeriesKey,
 };
-pub use patient::is_of_patient;
+pub use patient::{Patient, is_of_patient, patient_of};
 pub use pixel_data::PixelData;
 pub use pixel_location::{Encapsulated, Fragment, PixelLocation};
 pub use uid::{Uid, UidError};

@@ -1,9 +1,11 @@
 //! What the network knows of series on their way: which deliveries are open, and for which series the last one has ended
 //! in good order. That is evidence for settling, never proof: a modality may open one association for every image.
 
-use crate::dicom::SeriesKey;
+use super::account::Account;
+use crate::dicom::{Identity, SeriesKey};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Open and ended deliveries.
@@ -26,6 +28,7 @@ pub struct Delivery {
     arrivals: Arc<Arrivals>,
     number: u64,
     complete: bool,
+    account: Account,
 }
 
 impl Arrivals {
@@ -35,14 +38,14 @@ impl Arrivals {
         Arc::new(Arrivals { state: Mutex::default(), bell, rung })
     }
 
-    /// A delivery begins.
-    pub fn open(self: &Arc<Arrivals>) -> Delivery {
+    /// A delivery begins; what it brings is entered into this account.
+    pub fn open(self: &Arc<Arrivals>, account: Account) -> Delivery {
         let mut state = self.lock();
         state.next += 1;
         let number = state.next;
         state.open.insert(number, BTreeSet::new());
         drop(state);
-        Delivery { arrivals: self.clone(), number, complete: false }
+        Delivery { arrivals: self.clone(), number, complete: false, account }
     }
 
     /// For `select!`: ready when something came since the last [`Arrivals::take`].
@@ -62,8 +65,13 @@ impl Arrivals {
 }
 
 impl Delivery {
-    /// An instance of this series is on disk.
-    pub fn stored(&self, series: SeriesKey) {
+    /// An instance is on disk, in this file.
+    pub fn stored(&self, identity: &Identity, file: &Path) {
+        self.account.add(identity, file);
+        self.brought(SeriesKey { study: identity.study_uid.to_string(), series: identity.series_uid.to_string() });
+    }
+
+    fn brought(&self, series: SeriesKey) {
         let mut state = self.arrivals.lock();
         state.delivered.remove(&series);
         if let Some(brought) = state.open.get_mut(&self.number) {
@@ -99,14 +107,18 @@ mod tests {
         SeriesKey { study: "1".into(), series: series.into() }
     }
 
+    fn nobody() -> Account {
+        Account::new(crate::audit::Audit::none(), crate::audit::Node::default())
+    }
+
     #[test]
     fn a_series_is_delivered_when_its_last_delivery_ends_in_good_order() {
         let arrivals = Arrivals::new();
-        let (a, b, c) = (arrivals.open(), arrivals.open(), arrivals.open());
-        a.stored(key("1"));
-        a.stored(key("2"));
-        b.stored(key("2"));
-        c.stored(key("3"));
+        let (a, b, c) = (arrivals.open(nobody()), arrivals.open(nobody()), arrivals.open(nobody()));
+        a.brought(key("1"));
+        a.brought(key("2"));
+        b.brought(key("2"));
+        c.brought(key("3"));
         a.complete();
         assert!(arrivals.rung().try_recv().is_ok());
         assert_eq!(arrivals.take(), BTreeSet::from([key("1")]));
@@ -115,11 +127,11 @@ mod tests {
         assert_eq!(arrivals.take(), BTreeSet::from([key("2")]));
         assert!(arrivals.rung().try_recv().is_err(), "taken");
         // More of it comes before anybody asked.
-        let d = arrivals.open();
-        d.stored(key("1"));
+        let d = arrivals.open(nobody());
+        d.brought(key("1"));
         d.complete();
-        let e = arrivals.open();
-        e.stored(key("1"));
+        let e = arrivals.open(nobody());
+        e.brought(key("1"));
         assert_eq!(arrivals.take(), BTreeSet::new());
     }
 }

@@ -1,5 +1,6 @@
 //! Which callers may associate.
 
+use crate::audit::{Audit, Event, Node};
 use crate::config::{AeTitle, Dimse, Network};
 use dicom_ul::association::server::AccessControl;
 use dicom_ul::pdu::{AssociationRJServiceUserReason, UserIdentity};
@@ -47,11 +48,12 @@ impl Allowed {
 pub(super) struct Door<'a> {
     doors: &'a Doors,
     peer: SocketAddr,
+    audit: &'a Audit,
 }
 
 impl<'a> Door<'a> {
-    pub fn new(doors: &'a Doors, peer: SocketAddr) -> Door<'a> {
-        Door { doors, peer }
+    pub fn new(doors: &'a Doors, peer: SocketAddr, audit: &'a Audit) -> Door<'a> {
+        Door { doors, peer, audit }
     }
 }
 
@@ -70,6 +72,8 @@ impl AccessControl for Door<'_> {
         } else {
             return Ok(());
         };
+        let node = Node { name: calling.trim().to_owned(), address: self.peer.ip().to_string() };
+        self.audit.record(&Event::Refused { node: &node, why: &format!("an association was rejected: {reason}") });
         let (calling, called) = (calling.escape_debug(), called.escape_debug());
         tracing::warn!(peer = %self.peer, %calling, %called, "an association was rejected: {reason}");
         Err(reason)

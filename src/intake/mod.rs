@@ -1,6 +1,7 @@
 //! Where studies come in: scanning and watching folders, receiving from the network, deciding when a series is complete.
 
-pub mod arrivals;
+mod account;
+mod arrivals;
 pub mod dimse;
 pub mod disks;
 pub mod doors;

@@ -1,9 +1,11 @@
 //! What C-STORE and STOW-RS have in common: which objects are accepted, where they go, and with which status one is refused.
 
+use super::account::Account;
 use super::arrivals::{Arrivals, Delivery};
 use super::dimse::Status;
 use super::disks::Disks;
 use super::spool::{Incoming, Spool, Stored};
+use crate::audit::{Audit, Event, Node, Study};
 use crate::config;
 use crate::dicom::encode::file_meta;
 use crate::dicom::guard::Limits;
@@ -39,6 +41,7 @@ pub struct Reception {
     metrics: Arc<Metrics>,
     limits: Limits,
     disks: Arc<Disks>,
+    audit: Audit,
 }
 
 /// An object that was not kept: why, and which one it was, if that could be told.
@@ -57,10 +60,16 @@ impl From<Status> for Refused {
 
 impl Reception {
     /// Opens the spool. What is kept is written into the ledger before anybody is told so.
-    pub fn open(config: &config::Spool, ledger: Arc<dyn Ledger>, disks: Arc<Disks>, metrics: Arc<Metrics>) -> Result<Reception, Fault> {
+    pub fn open(
+        config: &config::Spool,
+        ledger: Arc<dyn Ledger>,
+        disks: Arc<Disks>,
+        metrics: Arc<Metrics>,
+        audit: Audit,
+    ) -> Result<Reception, Fault> {
         let spool = Spool::open(&config.path, config.max_instance.0)?;
         let limits = Limits { file_bytes: config.max_instance.0, ..Limits::default() };
-        Ok(Reception { spool, ledger, arrivals: Arrivals::new(), metrics, limits, disks })
+        Ok(Reception { spool, ledger, arrivals: Arrivals::new(), metrics, limits, disks, audit })
     }
 
     /// The folder that holds what has been received, for scans.
@@ -78,6 +87,16 @@ impl Reception {
         &self.arrivals
     }
 
+    /// A delivery from this system begins.
+    pub fn deliver_from(&self, node: Node) -> Delivery {
+        self.arrivals.open(Account::new(self.audit.clone(), node))
+    }
+
+    /// Who hears of who did what.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
     /// Counts.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -87,8 +106,14 @@ impl Reception {
     pub fn discard(&self, series: &SeriesKey) -> Result<bool, Fault> {
         let paths: Vec<String> = self.ledger.received_of(series)?.into_iter().map(|r| r.path).collect();
         let known = paths.iter().map(PathBuf::from).collect();
-        let change = Change::Discard { series: series.clone(), paths };
-        self.spool.remove(&series.study, &series.series, &known, || Ok(self.ledger.commit(vec![change]).map(|_| ())?))
+        let change = Change::Discard { series: series.clone(), paths: paths.clone() };
+        // Nobody can tell whose it was once it is gone.
+        let patient = paths.first().and_then(|path| self.audit.patient(&self.spool.root().join(path)));
+        let removed = self.spool.remove(&series.study, &series.series, &known, || Ok(self.ledger.commit(vec![change]).map(|_| ())?))?;
+        if removed && !paths.is_empty() {
+            self.audit.record(&Event::Removed(&Study { patient, ..Study::named(&series.study) }));
+        }
+        Ok(removed)
     }
 
     /// Whether the disks have room for more.
@@ -134,9 +159,9 @@ impl Reception {
             stored.map_err(|fault| status_of(&fault))
         });
         match stored {
-            Ok(Stored { duplicate, .. }) => {
+            Ok(Stored { path, duplicate }) => {
                 crash::point(Point::Acknowledging);
-                delivery.stored(series_of(&identity));
+                delivery.stored(&identity, &path);
                 self.metrics.stored(transport, begun.elapsed());
                 self.metrics.received(transport, if duplicate { Received::Duplicate } else { Received::Stored });
                 Ok(identity)

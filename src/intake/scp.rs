@@ -9,12 +9,13 @@ use super::doors::{Door, Doors};
 use super::reception::{Reception, STORAGE_SOP_CLASSES, status_of};
 use super::spool::Incoming;
 use super::tls;
+use crate::audit::{Event, Node};
 use crate::config::Dimse;
 use crate::dicom::command::MAX_COMMAND;
 use crate::dicom::syntax;
 use crate::fault::{Code, Fault};
 use crate::telemetry::{Association, Transport};
-use dicom_ul::association::{CloseSocket, ServerAssociation, ServerAssociationOptions};
+use dicom_ul::association::{self, Association as _, CloseSocket, ServerAssociation, ServerAssociationOptions};
 use dicom_ul::pdu::{
     AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason, AssociationRJSource, PDataValue, PDataValueType,
     PresentationContextResultReason,
@@ -119,6 +120,9 @@ impl Server {
             if unheard || !self.doors.lets_in(peer.ip()) {
                 tracing::warn!(%peer, "a connection was dropped: {}", if unheard { "too many are open" } else { "unknown address" });
                 self.count(Association::Rejected);
+                if !unheard {
+                    self.turned_away(peer, "a connection was dropped: unknown address");
+                }
                 continue;
             }
             let spawned =
@@ -134,6 +138,12 @@ impl Server {
         self.reception.metrics().association(what);
     }
 
+    /// Tells the audit repository of somebody who is not let in.
+    fn turned_away(&self, peer: SocketAddr, why: &str) {
+        let node = Node { name: String::new(), address: peer.ip().to_string() };
+        self.reception.audit().record(&Event::Refused { node: &node, why });
+    }
+
     fn serve(&self, stream: TcpStream, peer: SocketAddr, others: usize) {
         // An answer of a few bytes must not wait for more to come.
         let _ = stream.set_nodelay(true);
@@ -144,7 +154,7 @@ impl Server {
             return drop(self.turn_away(stream));
         }
         let mut options = ServerAssociationOptions::new()
-            .ae_access_control(Door::new(&self.doors, peer))
+            .ae_access_control(Door::new(&self.doors, peer, self.reception.audit()))
             .ae_title(self.config.ae_title.as_str())
             .max_pdu_length(self.config.max_pdu.0.try_into().unwrap_or(u32::MAX))
             .read_timeout(self.config.idle.0)
@@ -157,11 +167,15 @@ impl Server {
             options = options.with_transfer_syntax(uid);
         }
         let ended = match &self.tls {
-            None => options.establish(stream).map(|association| self.attend(association)),
-            Some(tls) => options.tls_config(tls.clone()).establish_tls(stream).map(|association| self.attend(association)),
+            None => options.establish(stream).map(|association| self.attend(association, peer)),
+            Some(tls) => options.tls_config(tls.clone()).establish_tls(stream).map(|association| self.attend(association, peer)),
         };
         if let Err(error) = ended {
             tracing::debug!(%peer, "no association: {error}");
+            // The door has told of those that it rejected.
+            if self.tls.is_some() && is_of_tls(&error) {
+                self.turned_away(peer, &format!("no TLS: {error}"));
+            }
             self.count(Association::Rejected);
         }
     }
@@ -192,9 +206,10 @@ impl Server {
     }
 
     /// Answers a peer until it releases or is lost.
-    fn attend<S: Read + Write + CloseSocket>(&self, association: ServerAssociation<S>) {
+    fn attend<S: Read + Write + CloseSocket>(&self, association: ServerAssociation<S>, peer: SocketAddr) {
         self.count(Association::Accepted);
-        let delivery = self.reception.arrivals().open();
+        let title = association.peer_ae_title().trim().to_owned();
+        let delivery = self.reception.deliver_from(Node { name: title, address: peer.ip().to_string() });
         self.reception.metrics().association_open(true);
         if self.converse(association, &delivery) {
             delivery.complete();
@@ -248,6 +263,12 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether TLS failed, or what was to come over it: a certificate that is not taken is told of when the first bytes are read.
+fn is_of_tls(error: &association::Error) -> bool {
+    use association::Error;
+    matches!(error, Error::TlsConnection { .. } | Error::TlsHandshake { .. } | Error::ReceivePdu { .. } | Error::WireRead { .. })
 }
 
 fn trimmed(uid: &str) -> String {

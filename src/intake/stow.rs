@@ -6,6 +6,7 @@ use super::dimse::Status;
 use super::multipart::{Event, Multipart, MultipartError};
 use super::reception::{Reception, Refused, status_of};
 use super::spool::Incoming;
+use crate::audit::Node;
 use crate::dicom::{Identity, Uid};
 use crate::telemetry::Transport;
 
@@ -65,17 +66,18 @@ struct Parts<'r> {
 }
 
 impl<'r> Store<'r> {
-    /// Begins with a body of this Content-Type. With `study`, objects of other studies are refused.
+    /// Begins with a body of this Content-Type. With `study`, objects of other studies are refused; `from` is who sends it.
     pub fn begin(
         reception: &'r Reception,
         content_type: &str,
         study: Option<Uid>,
         limits: StowLimits,
+        from: Node,
     ) -> Result<Store<'r>, MultipartError> {
         Ok(Store {
             parser: Multipart::from_content_type(content_type)?,
             parts: Parts { reception, study, count: 0, part: None, outcomes: Outcomes::default() },
-            delivery: reception.arrivals().open(),
+            delivery: reception.deliver_from(from),
             limits,
             bytes: 0,
         })

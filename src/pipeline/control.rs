@@ -4,6 +4,7 @@
 //! that name goes into the journal. With no daemon running, the command opens the ledger itself.
 
 use super::status::{Snapshot, Status};
+use crate::audit::{Audit, Event, Study};
 use crate::fault::{Code, Fault};
 use crate::ledger::{Change, JobId, Ledger, Reader, State};
 use crate::sys::durable::{Step, StorageError};
@@ -72,14 +73,20 @@ enum Answer {
     Refused { code: String, detail: String },
 }
 
-/// Does what a person asks, in the ledger; the job's state after it.
-pub fn carry_out(ledger: &dyn Ledger, command: Command, who: String) -> Result<State, Fault> {
+/// Does what a person asks, in the ledger; the job's state after it. The audit repository hears of it.
+pub fn carry_out(ledger: &dyn Ledger, audit: &Audit, command: Command, who: String) -> Result<State, Fault> {
+    let what = match command {
+        Command::Retry { job } => format!("retry job {job}"),
+        Command::Cancel { job } => format!("cancel job {job}"),
+    };
+    let person = who.clone();
     let (job, change) = match command {
         Command::Retry { job } => (JobId(job), Change::Retry { job: JobId(job), who }),
         Command::Cancel { job } => (JobId(job), Change::Cancel { job: JobId(job), who }),
     };
     ledger.commit(vec![change])?;
     let job = Reader::job(ledger, job)?.ok_or_else(|| Fault::new(Code::JobUnknown, format!("{job}")))?;
+    audit.record(&Event::Command { who: &person, what: &what, study: &Study::named(&job.series.study) });
     Ok(job.progress.state)
 }
 
@@ -137,7 +144,7 @@ pub struct Control {
 impl Control {
     /// Listens in a state folder. The caller has the ledger there open for writing, so a socket that lies there is a dead process's.
     /// The channel yields something after commands that were carried out.
-    pub fn listen(state: &Path, ledger: Arc<dyn Ledger>, status: Status) -> Result<(Control, Receiver<()>), Fault> {
+    pub fn listen(state: &Path, ledger: Arc<dyn Ledger>, status: Status, audit: Audit) -> Result<(Control, Receiver<()>), Fault> {
         let path = state.join(SOCKET);
         let failed = |e: io::Error| Fault::from(StorageError::at(Step::Create, &path)(e));
         let (folder, short) = near(&path).map_err(failed)?;
@@ -152,7 +159,7 @@ impl Control {
         let stop = Arc::new(AtomicBool::new(false));
         let run = {
             let stop = stop.clone();
-            move || serve(&listener, &*ledger, &status, &ring, &stop)
+            move || serve(&listener, &Desk { ledger, status, ring, audit }, &stop)
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(run).map_err(failed)?;
         Ok((Control { path, stop, thread: Some(thread) }, changed))
@@ -172,29 +179,37 @@ impl Drop for Control {
     }
 }
 
-fn serve(listener: &UnixListener, ledger: &dyn Ledger, status: &Status, ring: &Sender<()>, stop: &AtomicBool) {
+/// What answers need.
+struct Desk {
+    ledger: Arc<dyn Ledger>,
+    status: Status,
+    ring: Sender<()>,
+    audit: Audit,
+}
+
+fn serve(listener: &UnixListener, desk: &Desk, stop: &AtomicBool) {
     for stream in listener.incoming() {
         if stop.load(Ordering::Acquire) {
             return;
         }
-        let answered = stream.and_then(|mut stream| answer(&mut stream, ledger, status, ring));
+        let answered = stream.and_then(|mut stream| answer(&mut stream, desk));
         if let Err(error) = answered {
             tracing::debug!("control socket: {error}");
         }
     }
 }
 
-fn answer(stream: &mut UnixStream, ledger: &dyn Ledger, status: &Status, ring: &Sender<()>) -> io::Result<()> {
+fn answer(stream: &mut UnixStream, desk: &Desk) -> io::Result<()> {
     patient(stream)?;
     let who = person::peer(stream)?;
     let answer = match serde_json::from_str::<Request>(&read_line(stream)?) {
         Err(_) => Answer::Refused { code: Code::ConfigUsage.name().into(), detail: "The daemon does not know this command.".into() },
-        Ok(Request::Look(Look::Status)) => Answer::Status(Box::new(status.snapshot())),
-        Ok(Request::Change(command)) => match carry_out(ledger, command, who.clone()) {
+        Ok(Request::Look(Look::Status)) => Answer::Status(Box::new(desk.status.snapshot())),
+        Ok(Request::Change(command)) => match carry_out(&*desk.ledger, &desk.audit, command, who.clone()) {
             Ok(state) => {
                 tracing::info!(?command, who, "a person's command");
                 // Full: it has been rung already.
-                let _ = ring.try_send(());
+                let _ = desk.ring.try_send(());
                 Answer::State(state.name().into())
             }
             Err(fault) => Answer::Refused { code: fault.code.name().into(), detail: fault.detail },

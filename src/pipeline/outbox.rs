@@ -5,7 +5,8 @@
 
 use super::board::{Board, Seat};
 use super::jobs::{HOLD, PAUSE_FIRST, problem};
-use crate::config::Destination;
+use crate::audit::{Audit, Event, Node, Study};
+use crate::config::{Destination, DestinationKind};
 use crate::delivery::{self, Clerk, Confirmed, Failure, Parcel, Transport, Verdict};
 use crate::fault::{Code, Fault};
 use crate::ledger::{Change, Delivery, DeliveryClaim, Lease, Ledger, LedgerError, Token};
@@ -51,6 +52,8 @@ pub struct OutboxPlan {
     pub clock: Arc<dyn Clock>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Hears of what is sent.
+    pub audit: Audit,
     /// Ends everything.
     pub shutdown: Shutdown,
 }
@@ -211,8 +214,14 @@ impl Worker {
         let DeliveryClaim { token, delivery } = claim;
         crash::point(Point::DeliveryClaimed);
         self.seat.begin(Post::Outbox, Some(delivery.job), 0);
+        let mut study = None;
         let verdict = match Parcel::open(&*self.plan.ledger, &self.plan.output, &delivery, &self.destination.formats) {
             Ok(parcel) => {
+                study = self.audited(&parcel);
+                // What is tried for ever is begun once.
+                if let Some(study) = study.as_ref().filter(|_| delivery.attempts <= 1) {
+                    self.plan.audit.record(&Event::Begun { study, to: &node_of(&self.destination) });
+                }
                 let verdict = self.send(&parcel, token);
                 self.learn(&verdict);
                 verdict
@@ -220,7 +229,11 @@ impl Worker {
             Err(fault) => Verdict::own(fault),
         };
         crash::point(Point::DeliveryEnded);
+        let queried = matches!(verdict, Verdict::Delivered { confirmed: Confirmed::Query, .. });
         let change = self.conclude(&delivery, token, verdict);
+        if let Some(study) = study {
+            self.audit_end(&study, &change, queried);
+        }
         self.tell(change);
     }
 
@@ -233,6 +246,27 @@ impl Worker {
             let fault = Fault::new(Code::InternalBug, format!("the delivery to `{}` panicked", self.destination.name));
             Verdict::Failed { failure: Failure::Final, doubtful: true, fault }
         })
+    }
+
+    /// The study of a parcel, as far as it has DICOM objects; none when nobody is told.
+    fn audited(&self, parcel: &Parcel) -> Option<Study> {
+        let objects: Vec<_> = parcel.items.iter().filter_map(|item| Some((item, item.identity.as_ref()?))).collect();
+        let (first, identity) = objects.first().filter(|_| self.plan.audit.is_on())?;
+        let mut study = Study { patient: self.plan.audit.patient(&first.path), ..Study::named(identity.study_uid.as_str()) };
+        for (_, identity) in &objects {
+            *study.classes.entry(identity.sop_class_uid.to_string()).or_default() += 1;
+        }
+        Some(study)
+    }
+
+    /// Tells of a transfer that has ended. One that is tried again has not.
+    fn audit_end(&self, study: &Study, change: &Change, already: bool) {
+        let failed = match change {
+            Change::Delivered { .. } => None,
+            Change::ParkDelivery { problem, .. } => Some(Code::from_name(&problem.code).map_or("", Code::name)),
+            _ => return,
+        };
+        self.plan.audit.record(&Event::Sent { study, to: &node_of(&self.destination), already, failed });
     }
 
     /// What a verdict says of the destination: after failures it is left alone for a while.
@@ -317,6 +351,21 @@ impl Worker {
         self.plan.metrics.fault(fault.code);
         let destination = &self.destination.name;
         tracing::warn!(destination, code = %fault.code, "the ledger can not be written; tried again: {}", fault.detail);
+    }
+}
+
+/// A destination, as it is told of.
+fn node_of(destination: &Destination) -> Node {
+    let host = |address: &str| address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
+    match destination.kind {
+        DestinationKind::Cstore => Node {
+            name: destination.ae_title.as_ref().map_or_else(|| destination.name.clone(), ToString::to_string),
+            address: host(&destination.address),
+        },
+        DestinationKind::Stow => {
+            Node { name: destination.name.clone(), address: destination.url.as_ref().map_or_else(String::new, |url| url.host().to_owned()) }
+        }
+        DestinationKind::Folder => Node { name: destination.name.clone(), address: String::new() },
     }
 }
 

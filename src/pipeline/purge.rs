@@ -1,9 +1,10 @@
 //! Removes all that there is of a study: for a patient who asks for it, or one that should never have come. No daemon may run meanwhile; who
 //! calls has the ledger for itself.
 
+use crate::audit::{Audit, Event, Study};
 use crate::config::{Config, DestinationKind};
 use crate::dicom::guard::Limits;
-use crate::dicom::{SeriesKey, is_of_patient};
+use crate::dicom::{Patient, SeriesKey, is_of_patient};
 use crate::fault::Fault;
 use crate::intake::spool::Spool;
 use crate::ledger::{Change, DeliveryState, Job, Ledger, Reader, State, Which};
@@ -59,10 +60,11 @@ pub fn studies_of(ledger: &dyn Reader, config: &Config, patient_id: &str) -> Res
 
 /// Removes what was received of a study, its results, their copies in folders of destinations, and its rows; a line of the journal without
 /// its UID stays. Interrupted, it is to be called again. Nothing is changed in watched folders and at other destinations.
-pub fn purge(ledger: &dyn Ledger, config: &Config, study: &str, who: &str) -> Result<Purged, Fault> {
+pub fn purge(ledger: &dyn Ledger, config: &Config, audit: &Audit, study: &str, who: &str) -> Result<Purged, Fault> {
     let mut purged = Purged::default();
     let jobs = ledger.jobs(&Which { uid: Some(study.into()), ..Which::default() })?;
     let series = ledger.series(study)?;
+    let told = Study { patient: patient(ledger, config, audit, &jobs, &series)?, ..Study::named(study) };
     for job in jobs.iter().filter(|job| job.series.study == study) {
         end(ledger, job, who)?;
         if let Some(result) = &job.result {
@@ -92,10 +94,39 @@ pub fn purge(ledger: &dyn Ledger, config: &Config, study: &str, who: &str) -> Re
         purged.studies = 1;
         // Who has the UID finds the line again; nobody else learns anything.
         let hash: String = Sha256::digest(study).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        audit.record(&Event::Deleted { study: &told, who });
         let name = format!("Study {hash}: {} jobs, {} instances.", purged.jobs, purged.instances);
         ledger.commit(vec![Change::Purged { who: who.into(), name }])?;
     }
     Ok(purged)
+}
+
+/// Whose study it is, while something of it is there that says so.
+fn patient(
+    ledger: &dyn Reader,
+    config: &Config,
+    audit: &Audit,
+    jobs: &[Job],
+    series: &[crate::ledger::SeriesRecord],
+) -> Result<Option<Patient>, Fault> {
+    if !audit.is_on() {
+        return Ok(None);
+    }
+    for (job, result) in jobs.iter().filter_map(|job| Some((job, job.result.as_ref()?))) {
+        let objects = ledger.objects(job.id)?;
+        let object = objects.iter().find(|o| o.file.ends_with(".dcm"));
+        let patient = object.and_then(|o| audit.patient(&config.output.path.join(&result.folder).join(&o.file)));
+        if patient.is_some() {
+            return Ok(patient);
+        }
+    }
+    for record in series {
+        let patient = ledger.received_of(&record.series)?.first().and_then(|r| audit.patient(&config.spool.path.join(&r.path)));
+        if patient.is_some() {
+            return Ok(patient);
+        }
+    }
+    Ok(None)
 }
 
 /// Nothing more happens to a job, nor to its deliveries.

@@ -5,6 +5,7 @@
 //! quiet time finds it unchanged. What is to be done is in the ledger: the line there may be long, the street takes one
 //! job after the other.
 
+mod audited;
 mod closing;
 mod reload;
 mod retention;
@@ -18,6 +19,7 @@ use super::outbox::Outbox;
 use super::stages::Order;
 use super::street::{End, Outcome, Street};
 use super::work::JobId;
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::dicom::SeriesKey;
 use crate::fault::{Class, Code, Fault};
@@ -96,6 +98,7 @@ pub struct Service {
     seat: Arc<Seat>,
     outbox: Outbox,
     disks: Arc<Disks>,
+    audit: Audit,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
@@ -139,6 +142,8 @@ pub struct ServicePlan {
     pub order: Order,
     /// Runs the codecs, for series that need pixels to be told apart.
     pub decoder: Arc<Decoder>,
+    /// Hears of what is read and written.
+    pub audit: Audit,
     /// Tells time.
     pub clock: Arc<dyn Clock>,
     /// Counts.
@@ -178,6 +183,7 @@ impl Service {
             rules,
             order,
             decoder,
+            audit,
             clock,
             metrics,
             shutdown,
@@ -228,6 +234,7 @@ impl Service {
             seat,
             outbox,
             disks,
+            audit,
             clock,
             metrics,
             shutdown,
@@ -426,18 +433,21 @@ impl Service {
         };
         crash::point(Point::OutcomeTaken);
         let Some(claimed) = self.jobs.claimed(job) else { return Ok(()) };
-        let series = keyed_hash(&claimed.series.series);
+        let (series, study) = (keyed_hash(&claimed.series.series), claimed.series.study.clone());
         let end = end.and_then(|end| match end {
-            End::Published(receipt) => Ok((true, finished(&receipt.dir, self.outbox.destinations(), false)?)),
-            End::AlreadyPublished(folder) => Ok((false, finished(&folder, self.outbox.destinations(), true)?)),
+            End::Published(receipt) => Ok((Some(receipt.dir.clone()), finished(&receipt.dir, self.outbox.destinations(), false)?)),
+            End::AlreadyPublished(folder) => Ok((None, finished(&folder, self.outbox.destinations(), true)?)),
         });
         match end {
             Ok((new, ended)) => {
                 let seconds = (times.iter().map(|(_, time)| time.as_secs_f64()).sum::<f64>() * 10.0).round() / 10.0;
+                if let Some(dir) = &new {
+                    self.tell_created(&study, dir, &ended.result);
+                }
                 let folder = ended.result.folder.clone();
                 self.jobs.finish(job, ended);
                 self.outbox.ring();
-                tracing::info!(%job, series, folder, seconds, "{}", if new { "published" } else { "has its result already" });
+                tracing::info!(%job, series, folder, seconds, "{}", if new.is_some() { "published" } else { "has its result already" });
             }
             Err(fault) => return self.failed(job, &series, fault),
         }

@@ -1,7 +1,9 @@
-//! The operating system behind small seams: clock, durable files, locks, shutdown, signals, service manager, cores, libraries, crash points.
+//! The operating system behind small seams: clock, durable files, locks, shutdown, signals, service manager, cores, libraries, crash points, certificates.
 
 pub mod access;
+mod certificate;
 pub mod child;
+pub mod civil;
 pub mod clock;
 pub mod cores;
 pub mod crash;
@@ -14,3 +16,4 @@ pub mod notify;
 pub mod person;
 pub mod shutdown;
 pub mod signals;
+pub mod tls;

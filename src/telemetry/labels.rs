@@ -282,3 +282,77 @@ impl Watermark {
         }
     }
 }
+
+/// What an audit message tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditKind {
+    /// The daemon was started.
+    ApplicationStart,
+    /// It ended.
+    ApplicationStop,
+    /// A transfer begins.
+    TransferBegun,
+    /// A transfer has ended.
+    Transferred,
+    /// Instances were read, added or removed.
+    Accessed,
+    /// A study was deleted by a person.
+    StudyDeleted,
+    /// Somebody was refused.
+    SecurityAlert,
+    /// A person's command.
+    UserAction,
+}
+
+impl AuditKind {
+    /// Every kind.
+    pub const ALL: [AuditKind; 8] = [
+        AuditKind::ApplicationStart,
+        AuditKind::ApplicationStop,
+        AuditKind::TransferBegun,
+        AuditKind::Transferred,
+        AuditKind::Accessed,
+        AuditKind::StudyDeleted,
+        AuditKind::SecurityAlert,
+        AuditKind::UserAction,
+    ];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            AuditKind::ApplicationStart => "application_start",
+            AuditKind::ApplicationStop => "application_stop",
+            AuditKind::TransferBegun => "transfer_begun",
+            AuditKind::Transferred => "transferred",
+            AuditKind::Accessed => "accessed",
+            AuditKind::StudyDeleted => "study_deleted",
+            AuditKind::SecurityAlert => "security_alert",
+            AuditKind::UserAction => "user_action",
+        }
+    }
+}
+
+/// What became of an event that is to be audited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditFate {
+    /// Its message is on disk.
+    Recorded,
+    /// There was no room for it, or no disk.
+    Lost,
+    /// There were too many alerts in a minute.
+    Suppressed,
+}
+
+impl AuditFate {
+    /// Every fate.
+    pub const ALL: [AuditFate; 3] = [AuditFate::Recorded, AuditFate::Lost, AuditFate::Suppressed];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            AuditFate::Recorded => "recorded",
+            AuditFate::Lost => "lost",
+            AuditFate::Suppressed => "suppressed",
+        }
+    }
+}

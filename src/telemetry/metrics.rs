@@ -2,10 +2,12 @@
 //!
 //! Every counter and histogram is there at zero from the start, so that rates and alerts work before the first event.
 
+mod audit;
 mod delivery;
 mod device;
 mod register;
 
+pub use audit::AuditMetrics;
 pub use delivery::{Attempt, DeliveryMetrics};
 pub use device::DeviceMetrics;
 
@@ -68,6 +70,8 @@ pub struct Metrics {
     voxels: IntCounter,
     /// What goes to destinations.
     pub delivery: DeliveryMetrics,
+    /// Audit messages.
+    pub audit: AuditMetrics,
     /// Device memory.
     pub device: DeviceMetrics,
     faults: IntCounterVec,
@@ -130,6 +134,7 @@ impl Metrics {
             windows: counter(&r, &names::INFER_PATCHES_TOTAL)?,
             voxels: counter(&r, &names::INFER_VOXELS_TOTAL)?,
             delivery: DeliveryMetrics::new(&r)?,
+            audit: AuditMetrics::new(&r)?,
             device: DeviceMetrics::new(&r)?,
             faults: zeroed(&r, &names::FAULTS_TOTAL, codes())?,
             stalls: zeroed(&r, &names::WATCHDOG_STAGE_STALLS_TOTAL, Post::all().map(Post::name))?,

@@ -7,5 +7,7 @@ pub mod names;
 pub mod reading;
 pub mod words;
 
-pub use labels::{Association, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark};
+pub use labels::{
+    Association, AuditFate, AuditKind, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark,
+};
 pub use metrics::Metrics;

@@ -101,4 +101,10 @@ names! {
     GPU_MEMORY_RESERVED_BYTES: Kind::Gauge, "stunetd_gpu_memory_reserved_bytes", ["device"], "Bytes that the process holds for tensors on the device.";
     GPU_MEMORY_LIMIT_BYTES: Kind::Gauge, "stunetd_gpu_memory_limit_bytes", ["device"], "Bytes that the device has.";
     GPU_OOM_TOTAL: Kind::Counter, "stunetd_gpu_oom_total", ["outcome"], "Times that the device ran out of memory: the study was begun anew in a way that needs less, or failed.";
+    AUDIT_EVENTS_TOTAL: Kind::Counter, "stunetd_audit_events_total", ["kind", "result"], "Events that are to be audited, by what became of their message.";
+    AUDIT_MESSAGES_SENT_TOTAL: Kind::Counter, "stunetd_audit_messages_sent_total", [], "Audit messages that the repository has read.";
+    AUDIT_SPOOLED_MESSAGES: Kind::Gauge, "stunetd_audit_spooled_messages", [], "Audit messages that wait for the repository.";
+    AUDIT_SPOOL_BYTES: Kind::Gauge, "stunetd_audit_spool_bytes", [], "Bytes on disk of audit messages that wait.";
+    AUDIT_SPOOL_LIMIT_BYTES: Kind::Gauge, "stunetd_audit_spool_limit_bytes", [], "The most that audit messages may take on disk; 0 without a repository.";
+    AUDIT_REPOSITORY_UP: Kind::Gauge, "stunetd_audit_repository_up", [], "0 when the audit repository was not reached at the last call, else 1.";
 }

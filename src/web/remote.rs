@@ -1,10 +1,12 @@
 //! HTTP for other machines: TLS, and a token that every request has to carry.
 
+use super::server::Caller;
+use crate::audit::{Audit, Event, Node};
 use crate::config::Http;
 use crate::fault::{Code, Fault};
-use crate::intake::tls;
+use crate::sys::tls;
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -131,16 +133,27 @@ impl axum::serve::Listener for Secured {
 }
 
 /// The same answers, for those who know the token.
-pub(super) fn guarded(router: Router, token: Token) -> Router {
-    router.layer(from_fn_with_state(token, guard))
+pub(super) fn guarded(router: Router, token: Token, audit: Audit) -> Router {
+    router.layer(from_fn_with_state((token, audit), guard))
 }
 
-async fn guard(State(token): State<Token>, request: Request, next: Next) -> Response {
+async fn guard(
+    State((token, audit)): State<(Token, Audit)>,
+    ConnectInfo(Caller(peer)): ConnectInfo<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if token.opens(authorization) {
         return next.run(request).await;
     }
-    tracing::warn!("a request without the token was refused");
+    tracing::warn!(%peer, "a request without the token was refused");
+    if audit.is_on() {
+        let node = Node { name: String::new(), address: peer.ip().to_string() };
+        let told = move || audit.record(&Event::Refused { node: &node, why: "a web request without the token" });
+        // It waits for a disk. A panic there was told by the hook.
+        let _ = tokio::task::spawn_blocking(told).await;
+    }
     (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "send the token\n").into_response()
 }
 

@@ -2,15 +2,18 @@
 
 use super::page::page;
 use super::{remote, stow};
+use crate::audit::Audit;
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::intake::reception::Reception;
 use crate::pipeline::{Snapshot, Status};
 use axum::Router;
 use axum::extract::State;
+use axum::extract::connect_info::Connected;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::IncomingStream;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -37,8 +40,29 @@ impl Server {
     }
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, tokio::net::TcpListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, tokio::net::TcpListener>) -> Caller {
+        Caller(*stream.remote_addr())
+    }
+}
+
+impl Connected<IncomingStream<'_, remote::Secured>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, remote::Secured>) -> Caller {
+        Caller(*stream.remote_addr())
+    }
+}
+
 /// Binds the addresses and answers until the server is dropped. With `receives`, objects are taken too.
-pub fn serve(config: &config::Http, status: Status, receives: Option<(Arc<Reception>, &config::Stow)>) -> Result<Server, Fault> {
+pub fn serve(
+    config: &config::Http,
+    status: Status,
+    receives: Option<(Arc<Reception>, &config::Stow)>,
+    audit: Audit,
+) -> Result<Server, Fault> {
     let listen = config.listen.get();
     let failed = |e: std::io::Error| Fault::new(Code::ConfigListen, format!("{listen}: {e}")).caused_by(e);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -67,8 +91,8 @@ pub fn serve(config: &config::Http, status: Status, receives: Option<(Arc<Recept
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let run = async move {
         tokio::select! {
-            result = axum::serve(listener, router) => if let Err(e) = result { tracing::error!("http: {e}") },
-            result = beyond(secured, guarded) => if let Err(e) = result { tracing::error!("http: {e}") },
+            result = axum::serve(listener, router.into_make_service_with_connect_info::<Caller>()) => if let Err(e) = result { tracing::error!("http: {e}") },
+            result = beyond(secured, guarded, audit) => if let Err(e) = result { tracing::error!("http: {e}") },
             _ = stopped => {}
         }
     };
@@ -77,9 +101,12 @@ pub fn serve(config: &config::Http, status: Status, receives: Option<(Arc<Recept
 }
 
 /// Answers other machines, if anywhere.
-async fn beyond(secured: Option<(remote::Secured, remote::Token)>, router: Router) -> std::io::Result<()> {
+async fn beyond(secured: Option<(remote::Secured, remote::Token)>, router: Router, audit: Audit) -> std::io::Result<()> {
     match secured {
-        Some((listener, token)) => axum::serve(listener, remote::guarded(router, token)).await,
+        Some((listener, token)) => {
+            let router = remote::guarded(router, token, audit);
+            axum::serve(listener, router.into_make_service_with_connect_info::<Caller>()).await
+        }
         None => std::future::pending().await,
     }
 }

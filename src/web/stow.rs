@@ -3,6 +3,8 @@
 //! The body streams through a few buffers into the spool: its size is bounded by the disk, not by memory. The answer is
 //! sent when every stored object is on disk, and says of each object what became of it.
 
+use super::server::Caller;
+use crate::audit::Node;
 use crate::config;
 use crate::dicom::{Identity, Uid};
 use crate::intake::dimse::Status;
@@ -11,7 +13,7 @@ use crate::intake::reception::{Reception, Refused};
 use crate::intake::stow::{DICOM, Outcomes, Store, StowError, StowLimits};
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -39,18 +41,24 @@ pub(super) fn routes(reception: Arc<Reception>, config: &config::Stow) -> Router
     Router::new().route("/dicom-web/studies", post(any_study)).route("/dicom-web/studies/{study}", post(one_study)).with_state(stow)
 }
 
-async fn any_study(State(stow): State<Stow>, headers: HeaderMap, body: Body) -> Response {
-    store(stow, None, headers, body).await
+async fn any_study(State(stow): State<Stow>, ConnectInfo(caller): ConnectInfo<Caller>, headers: HeaderMap, body: Body) -> Response {
+    store(stow, None, caller, headers, body).await
 }
 
-async fn one_study(State(stow): State<Stow>, Path(study): Path<String>, headers: HeaderMap, body: Body) -> Response {
+async fn one_study(
+    State(stow): State<Stow>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    Path(study): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     match Uid::parse(&study) {
-        Ok(study) => store(stow, Some(study), headers, body).await,
+        Ok(study) => store(stow, Some(study), caller, headers, body).await,
         Err(_) => refuse(StatusCode::BAD_REQUEST, "the study in the address is not a UID"),
     }
 }
 
-async fn store(stow: Stow, study: Option<Uid>, headers: HeaderMap, body: Body) -> Response {
+async fn store(stow: Stow, study: Option<Uid>, caller: Caller, headers: HeaderMap, body: Body) -> Response {
     let Ok(place) = stow.places.clone().try_acquire_owned() else {
         return later("too many requests are open");
     };
@@ -74,7 +82,8 @@ async fn store(stow: Stow, study: Option<Uid>, headers: HeaderMap, body: Body) -
     let reception = stow.reception.clone();
     let writing = tokio::task::spawn_blocking(move || {
         let _place = place;
-        let mut store = Store::begin(&reception, &content_type, study, limits)?;
+        let from = Node { name: String::new(), address: caller.0.ip().to_string() };
+        let mut store = Store::begin(&reception, &content_type, study, limits, from)?;
         while let Some(piece) = arriving.blocking_recv() {
             store.feed(&piece)?;
         }

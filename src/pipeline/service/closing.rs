@@ -142,6 +142,7 @@ impl Service {
                 return;
             }
         };
+        self.tell_read(grid);
         let urgency = urgency(job.priority);
         let ticket = Ticket { job: job.id, since, dated: job.created.into(), urgency, token };
         if self.street.submit(ticket, Input::Series(case.channels), &order, replaces).is_err() {

@@ -138,6 +138,7 @@ impl Office {
             board: Board::new(self.clock.clone()),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
+            audit: stunetd::audit::Audit::none(),
             shutdown: shutdown.clone(),
         };
         self.running = Some((Outbox::start(&plan, &self.destinations).expect("started"), shutdown));

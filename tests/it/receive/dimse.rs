@@ -394,8 +394,14 @@ fn certificates_that_can_not_be_used_end_the_start_with_the_key() {
         let clock = std::sync::Arc::new(stunetd::sys::clock::SystemClock);
         let disks =
             stunetd::intake::disks::Disks::watch(&stunetd::config::Config::default(), stunetd::machine_space(), clock, metrics.clone());
-        let reception =
-            stunetd::intake::reception::Reception::open(&spool, ledger, disks.expect("a thread").into(), metrics).expect("reception");
+        let reception = stunetd::intake::reception::Reception::open(
+            &spool,
+            ledger,
+            disks.expect("a thread").into(),
+            metrics,
+            stunetd::audit::Audit::none(),
+        )
+        .expect("reception");
         let fault = stunetd::intake::scp::Scp::start(&dimse, reception.into()).err().expect("refused");
         assert!(fault.code.name() == "config.invalid" && fault.detail.contains("dimse.tls_certificate"), "{fault}");
     }
