@@ -56,6 +56,8 @@ gpu-bundle: libtorch ## pack target/gpu/stunetd-gpu.tar.gz: tests and benches fo
 	@CARGO=$(CARGO) tools/gpu-bundle.sh
 
 .PHONY: deb
+# The package says in `stunetd_build_info` what it was built from.
+deb: export STUNETD_REVISION := $(shell git describe --always --dirty 2>/dev/null)
 deb: build ## the Debian package, tried after it was unpacked elsewhere (XZ=1: smaller, minutes)
 	@CARGO=$(CARGO) tools/deb.sh
 

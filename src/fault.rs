@@ -28,6 +28,29 @@ pub enum Kind {
     System,
 }
 
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 3] = [Kind::Expected, Kind::Source, Kind::System];
+
+    /// As reports and metrics say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Expected => "expected",
+            Kind::Source => "source",
+            Kind::System => "system",
+        }
+    }
+
+    /// Who that is, for people.
+    pub fn who(self) -> &'static str {
+        match self {
+            Kind::Expected => "nobody has to do anything",
+            Kind::Source => "for those at the scanner or the sending system",
+            Kind::System => "for those who run this machine",
+        }
+    }
+}
+
 macro_rules! codes {
     ($($variant:ident, $name:literal, $class:ident, $meaning:literal, $action:literal;)*) => {
         /// Stable failure codes. The part before the dot is the room or resource, the part after it is what

@@ -64,14 +64,16 @@ impl Spool {
         self.waiting.iter().take(count).map(|(number, _)| (*number, read(number).unwrap_or_default())).collect()
     }
 
-    /// The repository has these. Should the machine fail before the disk knows it, it gets them twice.
+    /// The repository has these, the oldest. Should the machine fail before the disk knows it, it gets them twice.
     pub fn remove(&mut self, numbers: &[u64]) {
         for number in numbers {
             // What can not be removed is sent again by the next process.
             let _ = std::fs::remove_file(self.path(*number));
         }
-        self.waiting.retain(|(number, _)| !numbers.contains(number));
-        self.bytes = self.waiting.iter().map(|(_, size)| size).sum();
+        while let Some((_, size)) = self.waiting.front().copied().filter(|(number, _)| numbers.contains(number)) {
+            self.waiting.pop_front();
+            self.bytes -= size;
+        }
     }
 
     /// Messages that wait.

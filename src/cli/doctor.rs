@@ -6,6 +6,7 @@ use crate::config::{self, ByteSize, Config};
 use crate::fault::{Code, Fault};
 use crate::stunet::DeviceChoice;
 use crate::stunet::runtime::{LIBTORCH_VERSION, Runtime, runtime};
+use crate::sys::clock::Accuracy;
 use crate::sys::cores::Cores;
 use crate::sys::durable::{StagingDir, parent};
 use crate::sys::libtorch::{self, Libtorch};
@@ -83,7 +84,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     // May start the process again, so nothing has been printed yet.
     let libtorch = libtorch::choose(dir.as_deref());
 
-    let mut checks = vec![processor()];
+    let mut checks = vec![processor(), clock(Accuracy::of_the_machine())];
     match libtorch {
         Ok(which) => {
             let runtime = runtime();
@@ -141,6 +142,18 @@ fn processor() -> Check {
     let slow = lacks.iter().any(|(name, _)| *name == "avx2");
     let found = format!("{model}, {} cores, {}", Cores::available(), names(has));
     if slow { Check::warn("processor", format!("{found}; without avx2 the CPU is very slow")) } else { Check::ok("processor", found) }
+}
+
+/// Dates of results and of audit messages are compared with those of other machines.
+fn clock(accuracy: std::io::Result<Accuracy>) -> Check {
+    match accuracy {
+        Err(e) => Check::warn("clock", format!("the system does not say whether it is right: {e}")),
+        Ok(clock) if !clock.synchronized => {
+            Check::warn("clock", "not synchronised: run chrony or systemd-timesyncd, or nobody knows how far it is off")
+        }
+        Ok(clock) if !clock.is_good() => Check::warn("clock", format!("may be off by {:.1} s", clock.off)),
+        Ok(clock) => Check::ok("clock", format!("synchronised, off by {:.1} ms at most as far as is known", 1e3 * clock.off)),
+    }
 }
 
 fn libtorch_check(which: &Libtorch, runtime: &Runtime) -> Check {
@@ -228,5 +241,19 @@ fn output(path: &Path) -> Check {
         Ok(free) if free < LITTLE_SPACE => Check::warn("output folder", format!("{}: only {} MiB free", path.display(), free >> 20)),
         Ok(free) => Check::ok("output folder", format!("{}: {} GiB free", path.display(), free >> 30)),
         Err(e) => Check::fail("output folder", &e.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_is_told_of() {
+        let told = |synchronized, off| clock(Ok(Accuracy { synchronized, off }));
+        assert_eq!((told(true, 0.0005).verdict, told(true, 0.0005).found.contains("0.5 ms")), (Verdict::Ok, true));
+        assert_eq!((told(true, 1.25).verdict, told(true, 1.25).found.as_str()), (Verdict::Warn, "may be off by 1.2 s"));
+        assert_eq!(told(false, 0.0).verdict, Verdict::Warn);
+        assert_eq!(clock(Err(std::io::Error::other("no"))).verdict, Verdict::Warn);
     }
 }

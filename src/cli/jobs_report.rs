@@ -1,6 +1,6 @@
 //! What `stunetd jobs` says of jobs: tables and words for people, documents for scripts (`docs/json/jobs.schema.json`).
 
-use crate::fault::{Code, Fault};
+use crate::fault::{Code, Fault, Kind};
 use crate::ledger::{Delivery, DeliveryState, Entry, Job, JobId, Moment, Object, Problem, Reader, SeriesRecord, State, Which};
 use crate::telemetry::words::age;
 use serde_json::{Value, json};
@@ -21,7 +21,8 @@ pub fn list(jobs: &[(Job, Vec<Delivery>)], counts: &[(State, u64)], now: Moment)
     }
     for (job, deliveries) in jobs {
         let p = &job.progress;
-        let mut why: Vec<String> = p.problem.iter().map(|problem| problem.code.clone()).collect();
+        let kind = |problem: &Problem| kind(problem).map_or(String::new(), |kind| format!(" ({})", kind.name()));
+        let mut why: Vec<String> = p.problem.iter().map(|problem| problem.code.clone() + &kind(problem)).collect();
         why.extend(deliveries.iter().filter(|d| d.state != DeliveryState::Delivered).map(|d| {
             let code = d.problem.as_ref().map_or(String::new(), |problem| format!(" ({})", problem.code));
             format!("to {}: {}{code}", d.destination, d.state)
@@ -41,6 +42,7 @@ pub fn list_json(jobs: &[(Job, Vec<Delivery>)], counts: &[(State, u64)]) -> Valu
     let jobs = jobs.iter().map(|(job, deliveries)| {
         let mut document = json!(job);
         document["deliveries"] = brief(deliveries);
+        document["kind"] = json!(job.progress.problem.as_ref().and_then(kind).map(Kind::name));
         document
     });
     json!({ "jobs": jobs.collect::<Vec<_>>(), "counts": counts })
@@ -75,7 +77,8 @@ impl Whole {
 
     /// For scripts.
     pub fn json(&self) -> Value {
-        json!({ "job": self.job, "objects": self.objects, "deliveries": self.deliveries, "journal": self.journal })
+        let kind = self.job.progress.problem.as_ref().and_then(kind).map(Kind::name);
+        json!({ "job": self.job, "kind": kind, "objects": self.objects, "deliveries": self.deliveries, "journal": self.journal })
     }
 
     /// For people.
@@ -144,12 +147,17 @@ impl Whole {
     }
 }
 
+/// Who can do something about it.
+fn kind(problem: &Problem) -> Option<Kind> {
+    Code::from_name(&problem.code).map(Code::kind)
+}
+
 /// A code, what it means here, and what to do.
 fn words(problem: &Problem) -> String {
     match Code::from_name(&problem.code) {
         Some(code) => {
             let detail = if problem.detail.is_empty() { String::new() } else { format!(" {}", problem.detail) };
-            format!("\n  {code}: {}{detail}\n  next: {}", code.meaning(), code.action())
+            format!("\n  {code}: {}{detail}\n  next: {} ({})", code.meaning(), code.action(), code.kind().who())
         }
         None => format!("\n  {}: {}", problem.code, problem.detail),
     }
@@ -187,7 +195,8 @@ impl Explained {
         let jobs = self.jobs.iter().map(|whole| {
             let code = whole.job.progress.problem.as_ref().and_then(|problem| Code::from_name(&problem.code));
             let deliveries = brief(&whole.deliveries);
-            json!({ "job": whole.job, "meaning": code.map(Code::meaning), "action": code.map(Code::action), "deliveries": deliveries })
+            let kind = code.map(|code| code.kind().name());
+            json!({ "job": whole.job, "meaning": code.map(Code::meaning), "action": code.map(Code::action), "kind": kind, "deliveries": deliveries })
         });
         json!({ "jobs": jobs.collect::<Vec<_>>(), "series": self.series })
     }

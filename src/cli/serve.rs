@@ -10,6 +10,7 @@ use crate::intake::select;
 use crate::ledger::{Change, Ledger, Limits, Moment, Opening, Options, SqliteLedger};
 use crate::models::Generation;
 use crate::pipeline::control::Control;
+use crate::pipeline::line::Counted;
 use crate::pipeline::outbox::{Outbox, OutboxPlan};
 use crate::pipeline::reconcile::{self, Depth};
 use crate::pipeline::{
@@ -26,6 +27,7 @@ use crate::sys::machine;
 use crate::sys::notify::Notifier;
 use crate::sys::shutdown::Shutdown;
 use crate::sys::signals::{self, FirstSignal};
+use crate::sys::tls;
 use crate::telemetry::metrics::Facts;
 use crate::telemetry::{Metrics, log};
 use crate::volume::decode::{Decoder, DecoderConfig};
@@ -144,6 +146,17 @@ fn reconcile(config: &Config, ledger: &SqliteLedger, opening: &Opening, metrics:
     Ok(())
 }
 
+/// Tells the metrics when the certificates of the configuration end.
+fn tell_certificates(config: &Config, metrics: &Metrics) {
+    for (key, path) in config.certificates() {
+        match tls::ends(&key, path) {
+            Ok(ends) => metrics.certificate(&key, ends),
+            // Whoever uses it has the last word on whether it can be used.
+            Err(fault) => tracing::warn!("nobody knows when it ends: {}", fault.detail),
+        }
+    }
+}
+
 fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: &Opening, owner: String) -> Result<(), Fault> {
     let Seams { engine, decoder, cores, clock, shutdown, notifier, reload, space } = seams;
     let metrics = super::metrics()?;
@@ -196,7 +209,15 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         precision = facts.precision,
         "model loaded"
     );
-    metrics.facts(&Facts { version: env!("CARGO_PKG_VERSION"), libtorch: LIBTORCH_VERSION.into(), device: facts.device.clone() });
+    metrics.facts(&Facts {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: option_env!("STUNETD_REVISION").unwrap_or("unknown"),
+        libtorch: LIBTORCH_VERSION.into(),
+        cuda: libtorch::cuda(&config.libtorch_dir).unwrap_or_else(|| "none".into()),
+        device: facts.device.clone(),
+        precision: facts.precision.clone(),
+    });
+    tell_certificates(&config, &metrics);
     metrics.models(rules.iter().filter_map(|rule| rule.model.as_deref()).map(Generation::names));
     let stow = reception.clone().filter(|_| config.stow.enabled).map(|reception| (reception, &config.stow));
     let scp = reception.clone().and_then(|reception| Scp::start(&config.dimse, reception).transpose()).transpose()?;
@@ -209,6 +230,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         folders: config.watch.len(),
         dicom: scp.as_ref().map(|scp| scp.address().to_string()),
         deadline: config.stage_deadline.0,
+        counted: Counted::from_here(&*ledger)?,
         started: clock.monotonic(),
         clock: clock.clone(),
     };

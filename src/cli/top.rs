@@ -165,11 +165,18 @@ fn page(now: &Snapshot, colours: bool) -> String {
         });
         lines.push(format!("  {job:<10} {:<8} {:>7}  {bar}", one.stage, age(Duration::from_secs(one.seconds))));
     }
+    if !now.waiting.is_empty() {
+        lines.extend([String::new(), paint("next", "1")]);
+    }
+    for one in &now.waiting {
+        let eta = one.eta_s.map_or(String::new(), |s| format!("result in about {}", age(Duration::from_secs(s))));
+        lines.push(format!("  {:<10} {:>4}.  {eta}", format!("job {}", one.job), one.position));
+    }
     if !now.parked.is_empty() {
         lines.extend([String::new(), paint("can not be done as they are", "1")]);
     }
     for case in &now.parked {
-        lines.push(format!("  job {:<6} {} ({})", case.job, case.meaning, case.code));
+        lines.push(format!("  job {:<6} {} ({}, {})", case.job, case.meaning, case.code, case.kind));
         lines.push(format!("  {:<10} {}", "", case.action));
     }
     lines.join("\n")

@@ -304,6 +304,25 @@ impl Config {
         self
     }
 
+    /// Files with certificates, by the keys that name them.
+    pub fn certificates(&self) -> Vec<(String, &Path)> {
+        let Config { dimse, http, audit, .. } = self;
+        let ours = [
+            ("dimse.tls_certificate", &dimse.tls_certificate),
+            ("dimse.tls_client_ca", &dimse.tls_client_ca),
+            ("http.tls_certificate", &http.tls_certificate),
+            ("audit.tls_ca", &audit.tls_ca),
+            ("audit.tls_certificate", &audit.tls_certificate),
+        ];
+        let ours = ours.into_iter().map(|(key, path)| (key.to_owned(), path));
+        let theirs = self.destination.iter().flat_map(|d| {
+            [("tls_ca", &d.tls_ca), ("tls_certificate", &d.tls_certificate)]
+                .map(|(key, path)| (format!("destination.{}.{key}", d.name), path))
+        });
+        let all = ours.chain(theirs).filter(|(_, path)| !path.as_os_str().is_empty());
+        all.map(|(key, path)| (key, path.as_path())).collect()
+    }
+
     /// Whether anything is taken from the network.
     pub fn receives(&self) -> bool {
         self.dimse.listen.0.is_some() || self.stow.enabled

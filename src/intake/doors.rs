@@ -2,6 +2,7 @@
 
 use crate::audit::{Audit, Event, Node};
 use crate::config::{AeTitle, Dimse, Network};
+use crate::telemetry::metrics::OTHER;
 use dicom_ul::association::server::AccessControl;
 use dicom_ul::pdu::{AssociationRJServiceUserReason, UserIdentity};
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +31,12 @@ impl Doors {
     pub(super) fn lets_in(&self, address: IpAddr) -> bool {
         let allowed = &self.0.read().unwrap_or_else(PoisonError::into_inner).addresses;
         allowed.is_empty() || allowed.iter().any(|network| network.contains(address))
+    }
+
+    /// How metrics call a caller: by its title if the configuration has it, and not by what a stranger calls himself.
+    pub(super) fn source(&self, title: &str) -> String {
+        let allowed = &self.0.read().unwrap_or_else(PoisonError::into_inner).titles;
+        allowed.iter().find(|a| a.as_str() == title).map_or_else(|| OTHER.to_owned(), ToString::to_string)
     }
 
     fn lets_call(&self, title: &str) -> bool {

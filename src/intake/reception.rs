@@ -149,7 +149,7 @@ impl Reception {
         transport: Transport,
         fits: impl FnOnce(&Identity) -> Result<(), Status>,
     ) -> Result<Identity, Refused> {
-        let begun = incoming.begun();
+        let (begun, bytes) = (incoming.begun(), incoming.bytes());
         let identity = incoming
             .finish()
             .map_err(|fault| status_of(&fault))
@@ -163,6 +163,7 @@ impl Reception {
                 crash::point(Point::Acknowledging);
                 delivery.stored(&identity, &path);
                 self.metrics.stored(transport, begun.elapsed());
+                self.metrics.arrived(transport, 1, bytes);
                 self.metrics.received(transport, if duplicate { Received::Duplicate } else { Received::Stored });
                 Ok(identity)
             }

@@ -14,6 +14,7 @@ use crate::config::Dimse;
 use crate::dicom::command::MAX_COMMAND;
 use crate::dicom::syntax;
 use crate::fault::{Code, Fault};
+use crate::telemetry::metrics::OTHER;
 use crate::telemetry::{Association, Transport};
 use dicom_ul::association::{self, Association as _, CloseSocket, ServerAssociation, ServerAssociationOptions};
 use dicom_ul::pdu::{
@@ -56,6 +57,7 @@ impl Scp {
         let address = socket.local_addr().map_err(failed)?;
         let stop = Arc::new(AtomicBool::new(false));
         let doors = Doors::new(config);
+        config.allow_ae_titles.iter().for_each(|title| reception.metrics().source(title.as_str()));
         let server = Server { config: config.clone(), doors: doors.clone(), tls, reception, stop: stop.clone(), open: AtomicUsize::new(0) };
         let server = Arc::new(server);
         let listener = std::thread::Builder::new()
@@ -119,7 +121,7 @@ impl Server {
             let unheard = open.others >= 2 * self.config.max_associations;
             if unheard || !self.doors.lets_in(peer.ip()) {
                 tracing::warn!(%peer, "a connection was dropped: {}", if unheard { "too many are open" } else { "unknown address" });
-                self.count(Association::Rejected);
+                self.count(OTHER, if unheard { Association::RejectedResources } else { Association::RejectedAddress });
                 if !unheard {
                     self.turned_away(peer, "a connection was dropped: unknown address");
                 }
@@ -129,13 +131,13 @@ impl Server {
                 std::thread::Builder::new().name("dicom-assoc".into()).spawn(move || open.server.serve(stream, peer, open.others));
             if let Err(e) = spawned {
                 tracing::error!(%peer, "no thread for an association: {e}");
-                self.count(Association::Rejected);
+                self.count(OTHER, Association::RejectedResources);
             }
         }
     }
 
-    fn count(&self, what: Association) {
-        self.reception.metrics().association(what);
+    fn count(&self, source: &str, what: Association) {
+        self.reception.metrics().association(source, what);
     }
 
     /// Tells the audit repository of somebody who is not let in.
@@ -149,7 +151,7 @@ impl Server {
         let _ = stream.set_nodelay(true);
         if others >= self.config.max_associations {
             tracing::warn!(%peer, "an association was rejected: {others} are open");
-            self.count(Association::Rejected);
+            self.count(OTHER, Association::RejectedResources);
             // A peer that is gone meanwhile needs no answer.
             return drop(self.turn_away(stream));
         }
@@ -176,7 +178,8 @@ impl Server {
             if self.tls.is_some() && is_of_tls(&error) {
                 self.turned_away(peer, &format!("no TLS: {error}"));
             }
-            self.count(Association::Rejected);
+            let by_title = matches!(error, association::Error::Rejected { .. });
+            self.count(OTHER, if by_title { Association::RejectedTitle } else { Association::RejectedProtocol });
         }
     }
 
@@ -207,15 +210,16 @@ impl Server {
 
     /// Answers a peer until it releases or is lost.
     fn attend<S: Read + Write + CloseSocket>(&self, association: ServerAssociation<S>, peer: SocketAddr) {
-        self.count(Association::Accepted);
         let title = association.peer_ae_title().trim().to_owned();
+        let source = self.doors.source(&title);
+        self.count(&source, Association::Accepted);
         let delivery = self.reception.deliver_from(Node { name: title, address: peer.ip().to_string() });
         self.reception.metrics().association_open(true);
         if self.converse(association, &delivery) {
             delivery.complete();
-            self.count(Association::Released);
+            self.count(&source, Association::Released);
         } else {
-            self.count(Association::Aborted);
+            self.count(&source, Association::Aborted);
         }
         self.reception.metrics().association_open(false);
     }

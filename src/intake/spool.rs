@@ -149,6 +149,11 @@ impl Incoming<'_> {
         self.begun
     }
 
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Appends bytes. Refuses a file that outgrows the limit.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         self.bytes += bytes.len() as u64;

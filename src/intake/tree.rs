@@ -64,6 +64,8 @@ pub struct Found {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The same of the files below each root.
+    pub by_root: BTreeMap<PathBuf, (u64, u64)>,
     /// Those among them that can not be used, by code.
     pub refused: BTreeMap<Code, u64>,
 }
@@ -265,6 +267,10 @@ impl Tree {
         for ((path, stamp), (series, read)) in news.into_iter().zip(headers) {
             found.files += 1;
             found.bytes += stamp.size;
+            if let Some(root) = self.roots.iter().find(|root| path.starts_with(root)) {
+                let (files, bytes) = found.by_root.entry(root.clone()).or_default();
+                (*files, *bytes) = (*files + 1, *bytes + stamp.size);
+            }
             if let Err(code) = read {
                 *found.refused.entry(code).or_default() += 1;
             }

@@ -3,7 +3,7 @@
 use super::change::{Change, Claim, DeliveryClaim, Lease};
 use super::error::LedgerError;
 use super::names::State;
-use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token};
+use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token, Transition};
 use crate::dicom::SeriesKey;
 use std::time::Duration;
 
@@ -45,6 +45,9 @@ pub trait Reader: Send + Sync {
 
     /// What is known of the series that a UID names: its study's, its own, or that of an acknowledged instance.
     fn series(&self, uid: &str) -> Result<Vec<SeriesRecord>, LedgerError>;
+
+    /// How many transitions of jobs the journal has after a place, by state before and after, and its last place.
+    fn transitions(&self, after: Seq) -> Result<(Seq, Vec<Transition>), LedgerError>;
 
     /// The state in which a series was closed last, as [`super::Closing::print`] said: closing it again in the same state changes nothing.
     fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError>;

@@ -22,6 +22,7 @@ pub use contract::{Ledger, Limits, Opening, Reader, Which};
 pub use error::LedgerError;
 pub use names::{DeliveryState, Event, Priority, State};
 pub use records::{
-    Delivery, DeliveryId, Entry, Held, Job, JobId, Moment, Object, Outbox, Problem, Progress, Published, Received, Seq, SeriesRecord, Token,
+    Delivery, DeliveryId, Entry, Held, Job, JobId, Moment, Object, Outbox, Problem, Progress, Published, Received, Seq, SeriesRecord,
+    Token, Transition,
 };
 pub use sqlite::{FILE, Options, SqliteLedger, SqliteReader, set_aside};

@@ -242,6 +242,17 @@ pub struct Entry {
     pub problem: Option<Problem>,
 }
 
+/// Transitions of jobs from one state to another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Transition {
+    /// State before; none of a new job.
+    pub from: Option<String>,
+    /// State after; none of one that is forgotten.
+    pub to: Option<String>,
+    /// How many.
+    pub count: u64,
+}
+
 /// An instance that came over the network and was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Received {

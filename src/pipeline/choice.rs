@@ -7,8 +7,8 @@ use crate::dicom::SeriesKey;
 use crate::intake::select::{Rule, Verdict, needs_study, select};
 use crate::ledger::{Evidence, Priority};
 use crate::series::{Refusal, Series};
-use crate::telemetry::Metrics;
 use crate::telemetry::log::keyed_hash;
+use crate::telemetry::{Evaluation, Metrics};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub struct Decided {
     pub chosen: Vec<Chosen>,
     /// Why other parts of it are not.
     pub refusals: Vec<Refusal>,
+    /// What rules said of its volumes.
+    pub said: Vec<(usize, Evaluation)>,
 }
 
 /// A case that is segmented.
@@ -124,11 +126,14 @@ impl Choice {
         let volumes: Vec<(usize, &String, &Series)> =
             all.iter().enumerate().flat_map(|(i, c)| c.volumes.iter().map(move |(name, series)| (i, name, series))).collect();
         let series: Vec<&Series> = volumes.iter().map(|(_, _, series)| *series).collect();
-        let mut decided: Vec<Decided> =
-            all.iter().map(|c| Decided { key: c.key.clone(), chosen: Vec::new(), refusals: c.refusals.clone() }).collect();
+        let mut decided: Vec<Decided> = all
+            .iter()
+            .map(|c| Decided { key: c.key.clone(), chosen: Vec::new(), refusals: c.refusals.clone(), said: Vec::new() })
+            .collect();
         for (verdict, (owner, ..)) in select(&self.rules, &series).into_iter().zip(&volumes) {
             let decided = &mut decided[*owner];
             decided.refusals.extend(verdict.refusal(&self.rules, &series));
+            decided.said.extend(evaluations(&verdict, self.rules.len()));
             let Verdict::Selected { rule, channels, flags } = verdict else { continue };
             let names: Vec<&str> = channels.iter().map(|&i| volumes[i].1.as_str()).collect();
             let mut channels: Vec<Series> = channels.iter().map(|&i| series[i].clone()).collect();
@@ -159,6 +164,11 @@ impl Choice {
             tracing::info!(series, code = %refusal.code, "not processed: {}", refusal.detail);
             self.metrics.series_refused(refusal.code);
         }
+        for (rule, said) in &decided.said {
+            if let Some(rule) = self.rules.get(*rule) {
+                self.metrics.flow.evaluated(rule.name(), *said);
+            }
+        }
         for case in &decided.chosen {
             let (Some(rule), Some(order)) = (self.rules.get(case.rule), self.order(case.rule)) else { continue };
             let slices = case.channels.get(order.model.manifest.preprocessing.grid_channel).map_or(0, |s| s.planes.len());
@@ -179,6 +189,16 @@ impl Decided {
         let refused = self.refusals.iter().map(|r| format!("{} {}", r.code, r.detail));
         chosen.chain(refused).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// What each rule said, up to the one that decided.
+fn evaluations(verdict: &Verdict, rules: usize) -> Vec<(usize, Evaluation)> {
+    let decided = verdict.rule().unwrap_or(rules);
+    let mut said: Vec<_> = (0..decided).map(|rule| (rule, Evaluation::Skip)).collect();
+    if let Some(rule) = verdict.rule() {
+        said.push((rule, if matches!(verdict, Verdict::Outside { .. }) { Evaluation::Error } else { Evaluation::Match }));
+    }
+    said
 }
 
 /// The name of a case: of one channel that volume's, of several one made of all.

@@ -9,8 +9,10 @@ use crate::config::Destination;
 use crate::delivery;
 use crate::dicom::SeriesKey;
 use crate::fault::{Code, Fault};
-use crate::ledger::{Change, Claim, Closing, Job, Lease, Ledger, LedgerError, Object, Problem, Published, Reader, State, Token, Which};
-use crate::telemetry::{JobState, Metrics};
+use crate::ledger::{
+    Change, Claim, Closing, Job, Lease, Ledger, LedgerError, Object, Priority, Problem, Published, Reader, State, Token, Which,
+};
+use crate::telemetry::{JobState, Metrics, Urgency};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
@@ -221,6 +223,15 @@ pub fn shown(state: State) -> Option<JobState> {
         State::Waiting => Some(JobState::Waiting),
         State::Parked => Some(JobState::Parked),
         State::Done | State::Cancelled | State::Superseded => None,
+    }
+}
+
+/// As metrics say it.
+pub fn urgency(priority: Priority) -> Urgency {
+    match priority {
+        Priority::Stat => Urgency::Stat,
+        Priority::Routine => Urgency::Routine,
+        Priority::Batch => Urgency::Batch,
     }
 }
 

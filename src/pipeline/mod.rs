@@ -8,6 +8,7 @@ pub mod control;
 mod engine;
 mod estimate;
 mod jobs;
+pub mod line;
 pub mod outbox;
 pub mod purge;
 pub mod reconcile;

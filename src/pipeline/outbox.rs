@@ -4,7 +4,7 @@
 //! was refused some times is parked; everything else is tried for ever.
 
 use super::board::{Board, Seat};
-use super::jobs::{HOLD, PAUSE_FIRST, problem};
+use super::jobs::{HOLD, PAUSE_FIRST, problem, urgency};
 use crate::audit::{Audit, Event, Node, Study};
 use crate::config::{Destination, DestinationKind};
 use crate::delivery::{self, Clerk, Confirmed, Failure, Parcel, Transport, Verdict};
@@ -303,6 +303,9 @@ impl Worker {
                 metrics.delivery.attempt(name, if confirmed == Confirmed::Query { Attempt::AlreadyThere } else { Attempt::Delivered });
                 metrics.delivery.verified(name, confirmed.name());
                 let attempts = delivery.attempts;
+                if let Ok(Some(job)) = self.plan.ledger.job(job) {
+                    metrics.delivered_after(urgency(job.priority), self.plan.ledger.now().since(job.created));
+                }
                 match &warning {
                     None => tracing::info!(%job, destination = name, attempts, "delivered"),
                     Some(fault) => tracing::warn!(%job, destination = name, attempts, code = %fault.code, "delivered: {}", fault.detail),

@@ -5,10 +5,10 @@
 //! quiet time finds it unchanged. What is to be done is in the ledger: the line there may be long, the street takes one
 //! job after the other.
 
-mod audited;
 mod closing;
 mod reload;
 mod retention;
+mod told;
 
 pub use reload::Reload;
 
@@ -39,7 +39,7 @@ use crate::sys::crash::{self, Point};
 use crate::sys::notify::Notifier;
 use crate::sys::shutdown::Shutdown;
 use crate::telemetry::log::keyed_hash;
-use crate::telemetry::{Metrics, Post};
+use crate::telemetry::{Metrics, Post, Stage, Transport};
 use crate::volume::decode::Decoder;
 use crossbeam::channel::{Receiver, RecvError, never, select};
 use std::collections::{BTreeMap, BTreeSet};
@@ -339,6 +339,10 @@ impl Service {
         let after = if dirty == Dirty::All { self.looked.replace(now) } else { noticed };
         let (found, errors) = self.tree.look(dirty);
         self.metrics.scanned(self.clock.monotonic().saturating_duration_since(now), found.files, found.bytes);
+        // What lies in the spool was counted when it was received.
+        for (files, bytes) in self.config.watch.iter().filter_map(|watch| found.by_root.get(&watch.path)) {
+            self.metrics.arrived(Transport::Folder, *files, *bytes);
+        }
         for (code, count) in found.refused {
             tracing::debug!(%code, count, "files that can not be used");
             self.metrics.instances_rejected(code, count);
@@ -443,18 +447,23 @@ impl Service {
                 let seconds = (times.iter().map(|(_, time)| time.as_secs_f64()).sum::<f64>() * 10.0).round() / 10.0;
                 if let Some(dir) = &new {
                     self.tell_created(&study, dir, &ended.result);
+                    self.count_outputs(dir);
                 }
                 let folder = ended.result.folder.clone();
                 self.jobs.finish(job, ended);
                 self.outbox.ring();
                 tracing::info!(%job, series, folder, seconds, "{}", if new.is_some() { "published" } else { "has its result already" });
             }
-            Err(fault) => return self.failed(job, &series, fault),
+            Err(fault) => {
+                // A case that waited for memory got nowhere: its first stage stands for that.
+                let stage = times.reached.unwrap_or(Stage::Read);
+                return self.failed(job, &series, stage, fault);
+            }
         }
         Ok(())
     }
 
-    fn failed(&mut self, job: JobId, series: &str, fault: Fault) -> Result<(), Fault> {
+    fn failed(&mut self, job: JobId, series: &str, stage: Stage, fault: Fault) -> Result<(), Fault> {
         match fault.code {
             Code::InternalShutdown => {
                 tracing::info!(%job, series, "given up, to be done again after the next start");
@@ -475,6 +484,7 @@ impl Service {
                 return Err(fault);
             }
             Class::Retryable => {
+                self.metrics.flow.retried(stage, fault.code);
                 let seconds = self.jobs.postpone(job, &fault).as_secs();
                 tracing::warn!(%job, series, code = %fault.code, retry_in_s = seconds, "failed for now: {} {cause}", fault.detail);
             }

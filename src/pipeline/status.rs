@@ -2,11 +2,12 @@
 
 use super::board::Board;
 use super::jobs::shown;
+use super::line::{self, Counted, Waiting};
 use super::street::EngineFacts;
 use crate::fault::Code;
 use crate::intake::disks::{Disks, Room};
 use crate::ledger::{Reader, State, Which};
-use crate::sys::clock::Clock;
+use crate::sys::clock::{Accuracy, Clock};
 use crate::telemetry::names::{self, Name};
 use crate::telemetry::reading::Reading;
 use crate::telemetry::{JobState, Metrics, Place, Post, Stage};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// Parked jobs that are shown; the rest is counted.
 const PARKED: u64 = 20;
+/// Of a longer line only those that came first are put in order: the page is asked for again and again.
+const LINE: u64 = 2000;
 
 /// Where the numbers come from.
 #[derive(Clone)]
@@ -37,6 +40,8 @@ pub struct Status {
     pub dicom: Option<String>,
     /// How long anybody may take to get ahead.
     pub deadline: Duration,
+    /// How far the journal was counted.
+    pub counted: Counted,
     /// Tells time.
     pub clock: Arc<dyn Clock>,
     /// When the daemon was started.
@@ -58,6 +63,8 @@ pub struct Snapshot {
     pub time: Vec<StageTime>,
     /// What is being done this moment.
     pub work: Vec<Working>,
+    /// Whose turn comes next; at most twenty.
+    pub waiting: Vec<Waiting>,
     /// Device, memory, disks.
     pub machine: Machine,
     /// Where studies come from.
@@ -94,6 +101,8 @@ pub struct Flow {
     pub series_complete: u64,
     /// Series, or parts of them, that are not processed.
     pub series_refused: u64,
+    /// The same, and jobs that were parked, by who can do something about it: `expected` (nobody has to), `source`, `system`.
+    pub refused: BTreeMap<String, u64>,
     /// Results published.
     pub published: u64,
     /// Jobs now, by state.
@@ -216,6 +225,8 @@ pub struct Parked {
     pub job: u64,
     /// Why, as a code.
     pub code: String,
+    /// Who can do something about it: `expected` (nobody has to), `source` or `system`.
+    pub kind: String,
     /// Why, in words.
     pub meaning: String,
     /// What to do.
@@ -225,8 +236,11 @@ pub struct Parked {
 }
 
 impl Status {
-    /// Tells the metrics how long the oldest job of each state has been there.
-    pub fn tell_ages(&self) {
+    /// Tells the metrics what is only known when it is asked for: how long the oldest job of each state has been there, what happened since the
+    /// last time, how right the clock is.
+    pub fn bring_up_to_date(&self) {
+        self.counted.tell(&*self.ledger, &self.metrics);
+        self.metrics.clock(Accuracy::of_the_machine().ok());
         let Ok(ages) = self.ledger.oldest() else { return };
         for state in JobState::ALL {
             let age = ages.iter().find(|(of, _)| shown(*of) == Some(state)).map_or(Duration::ZERO, |(_, age)| *age);
@@ -236,7 +250,7 @@ impl Status {
 
     /// How things are now.
     pub fn snapshot(&self) -> Snapshot {
-        self.tell_ages();
+        self.bring_up_to_date();
         let room = self.disks.room();
         let reading = self.metrics.read();
         let uptime = self.clock.monotonic().saturating_duration_since(self.started);
@@ -248,6 +262,7 @@ impl Status {
             flow: self.flow(&reading),
             time: Stage::ALL.iter().map(|stage| stage_time(&reading, *stage)).collect(),
             work: self.work(),
+            waiting: self.waiting(),
             machine: self.machine(&reading, room, uptime),
             edges: self.edges(&reading),
             models: models(&reading),
@@ -310,6 +325,7 @@ impl Status {
             series_open: sum(&names::SERIES_OPEN),
             series_complete: sum(&names::SERIES_CLOSED_TOTAL),
             series_refused: sum(&names::SERIES_REFUSED_TOTAL),
+            refused: whole(reading.by(&names::REFUSALS_TOTAL, "kind")),
             published: reading.value(&names::JOBS_ENDED_TOTAL, &[("result", "published")]) as u64,
             jobs: jobs.collect(),
             done: counts.iter().find(|(state, _)| *state == State::Done).map_or(0, |(_, n)| *n),
@@ -328,6 +344,12 @@ impl Status {
                 of: beat.progress.map(|p| p.of as u64),
             })
             .collect()
+    }
+
+    fn waiting(&self) -> Vec<Waiting> {
+        let which = Which { states: vec![State::Queued], limit: Some(LINE), ..Which::default() };
+        let jobs = self.ledger.jobs(&which).unwrap_or_default();
+        line::line(jobs, &self.board.beats(), self.metrics.usual_times(), self.clock.monotonic())
     }
 
     fn machine(&self, reading: &Reading, room: Room, uptime: Duration) -> Machine {
@@ -358,7 +380,7 @@ impl Status {
     fn edges(&self, reading: &Reading) -> Edges {
         Edges {
             folders: self.folders as u64,
-            files: reading.value(&names::INSTANCES_RECEIVED_TOTAL, &[]) as u64,
+            files: reading.value(&names::FILES_READ_TOTAL, &[]) as u64,
             dicom: self.dicom.clone(),
             associations_open: reading.value(&names::ASSOCIATIONS_ACTIVE, &[]) as u64,
             associations: whole(reading.by(&names::ASSOCIATIONS_TOTAL, "result")),
@@ -381,6 +403,7 @@ impl Status {
                     job: job.id.0,
                     meaning: code.map_or("", Code::meaning).to_owned(),
                     action: code.map_or("", Code::action).to_owned(),
+                    kind: code.map_or("", |code| code.kind().name()).to_owned(),
                     code: name,
                     age_s: now.since(job.changed).as_secs(),
                 }

@@ -49,6 +49,8 @@ pub struct Envelope {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Times {
     stages: [Duration; Stage::ALL.len()],
+    /// The stage that the job came to last.
+    pub reached: Option<Stage>,
     /// What the engine says of its own steps: seconds and counts by name.
     pub engine: Vec<(&'static str, f64)>,
 }
@@ -57,6 +59,7 @@ impl Times {
     /// Adds to a stage.
     pub fn add(&mut self, stage: Stage, time: Duration) {
         self.stages[stage as usize] += time;
+        self.reached = Some(stage);
     }
 
     /// By stage, in the order of the street.

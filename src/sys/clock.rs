@@ -39,6 +39,44 @@ impl Clock for SystemClock {
     }
 }
 
+/// What the kernel knows of its own clock: somebody (chrony, systemd-timesyncd) tells it, or nobody does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Accuracy {
+    /// Somebody keeps it right.
+    pub synchronized: bool,
+    /// Seconds that it may be off: what is still to be corrected, and the estimated error of that. Says nothing without synchronisation.
+    pub off: f64,
+}
+
+/// A clock that is farther off is told of, in seconds: dates of results and audit messages are compared with those of other machines.
+pub const FAR_OFF: f64 = 1.0;
+
+impl Accuracy {
+    /// Asks the kernel (adjtimex(2), which changes nothing when nothing is set).
+    pub fn of_the_machine() -> std::io::Result<Accuracy> {
+        // SAFETY: a struct of numbers, for which all zeros is a value; `modes` 0 only reads.
+        let mut clock: libc::timex = unsafe { std::mem::zeroed() };
+        // SAFETY: the struct is ours, of the right type, and lives for the call.
+        let state = unsafe { libc::adjtimex(&raw mut clock) };
+        if state < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(Accuracy::from_kernel(state, clock.status, clock.offset, clock.esterror))
+    }
+
+    /// `offset` in ns or µs, as the status says; `error` in µs.
+    fn from_kernel(state: i32, status: i32, offset: i64, error: i64) -> Accuracy {
+        let unit = if status & libc::STA_NANO != 0 { 1e-9 } else { 1e-6 };
+        let synchronized = state != libc::TIME_ERROR && status & libc::STA_UNSYNC == 0;
+        Accuracy { synchronized, off: offset.unsigned_abs() as f64 * unit + error.max(0) as f64 * 1e-6 }
+    }
+
+    /// Whether it is right to [`FAR_OFF`], as far as is known.
+    pub fn is_good(self) -> bool {
+        self.synchronized && self.off <= FAR_OFF
+    }
+}
+
 /// Measures how long something takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);
@@ -130,6 +168,19 @@ impl Clock for SimulatedClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernel_is_understood() {
+        let of = |state, status, offset, error| Accuracy::from_kernel(state, status, offset, error);
+        let good = of(0, libc::STA_PLL | libc::STA_NANO, -1_500_000, 500);
+        assert!(good.is_good() && (good.off - 0.002).abs() < 1e-12, "{good:?}");
+        assert!((of(0, libc::STA_PLL, -1_500_000, 0).off - 1.5).abs() < 1e-12);
+        assert!(!of(0, libc::STA_PLL, 1_500_000, 0).is_good());
+        assert!(!of(0, 0, 0, 2_000_000).is_good());
+        assert!(!of(libc::TIME_ERROR, 0, 0, 0).is_good());
+        assert!(!of(0, libc::STA_UNSYNC, 0, 0).is_good());
+        assert!(Accuracy::of_the_machine().is_ok());
+    }
 
     #[test]
     fn simulated_time_passes_only_by_hand() {

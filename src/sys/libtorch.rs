@@ -60,6 +60,26 @@ fn libraries(folder: &Path) -> Result<PathBuf, Fault> {
         .ok_or_else(|| unavailable(&folder, &format!("no {CUDA_LIBRARY} in it, its lib or its torch/lib")))
 }
 
+/// The version of CUDA that the full set was built for, as the set itself says: `version.py` of a wheel, `build-version` of an archive. None for
+/// the CPU build, and for a set that does not say.
+pub fn cuda(configured: &Path) -> Option<String> {
+    let named = std::env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| configured.to_path_buf());
+    let lib = Some(folder).filter(|f| !f.as_os_str().is_empty()).and_then(|folder| libraries(&folder).ok())?;
+    let beside = |name: &str| std::fs::read_to_string(lib.parent()?.join(name)).ok();
+    let wheel = beside("version.py").and_then(|text| {
+        let value = text.lines().find_map(|line| line.strip_prefix("cuda")?.split_once('='))?.1;
+        Some(value.trim().trim_matches(['\'', '"']).to_owned())
+    });
+    let archive = || {
+        let digits = beside("build-version")?.trim().split_once("+cu")?.1.to_owned();
+        let (major, minor) = digits.split_at_checked(digits.len().checked_sub(1)?)?;
+        Some(format!("{major}.{minor}"))
+    };
+    let version = wheel.or_else(archive)?;
+    version.bytes().all(|b| b.is_ascii_digit() || b == b'.').then_some(version)
+}
+
 fn open_for_everybody(library: &Path) -> Result<(), Fault> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     // SAFETY: the initialisers of a libtorch library register its operators and are made to run at any time before use;
@@ -93,5 +113,10 @@ mod tests {
         for named in [dir.path().to_path_buf(), dir.path().join("torch"), lib.clone()] {
             assert_eq!(libraries(&named).expect("found"), lib);
         }
+        assert_eq!((cuda(dir.path()), cuda(Path::new(""))), (None, None));
+        std::fs::write(dir.path().join("torch/build-version"), "2.11.0+cu128\n").expect("file");
+        assert_eq!(cuda(dir.path()).as_deref(), Some("12.8"));
+        std::fs::write(dir.path().join("torch/version.py"), "debug = False\ncuda: Optional[str] = '12.6'\n").expect("file");
+        assert_eq!(cuda(dir.path()).as_deref(), Some("12.6"));
     }
 }

@@ -150,8 +150,14 @@ impl Ended {
 pub enum Association {
     /// It was accepted.
     Accepted,
-    /// It was rejected, or never came about.
-    Rejected,
+    /// It was rejected: a title, calling or called, is none that is known here.
+    RejectedTitle,
+    /// It was dropped or rejected: the caller's address is none that may connect.
+    RejectedAddress,
+    /// It was dropped or rejected: too many are open, or there is no thread for it.
+    RejectedResources,
+    /// It never came about: TLS failed, or what came was no request.
+    RejectedProtocol,
     /// It ended with a release.
     Released,
     /// It was lost or aborted.
@@ -159,32 +165,54 @@ pub enum Association {
 }
 
 impl Association {
+    /// Every end and beginning.
+    pub const ALL: [Association; 7] = [
+        Association::Accepted,
+        Association::RejectedTitle,
+        Association::RejectedAddress,
+        Association::RejectedResources,
+        Association::RejectedProtocol,
+        Association::Released,
+        Association::Aborted,
+    ];
+
     /// As labels say it.
     pub fn name(self) -> &'static str {
         match self {
             Association::Accepted => "accepted",
-            Association::Rejected => "rejected",
+            Association::RejectedTitle => "rejected_ae",
+            Association::RejectedAddress => "rejected_address",
+            Association::RejectedResources => "rejected_resources",
+            Association::RejectedProtocol => "rejected_protocol",
             Association::Released => "released",
             Association::Aborted => "aborted",
         }
     }
 }
 
-/// How an object came over the network.
+/// How an object came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// C-STORE.
     Dimse,
     /// STOW-RS.
     Stow,
+    /// A file that appeared in a watched folder.
+    Folder,
 }
 
 impl Transport {
+    /// Every way.
+    pub const ALL: [Transport; 3] = [Transport::Dimse, Transport::Stow, Transport::Folder];
+    /// Those over the network.
+    pub const NETWORK: [Transport; 2] = [Transport::Dimse, Transport::Stow];
+
     /// As it stands in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Transport::Dimse => "dimse",
             Transport::Stow => "stow",
+            Transport::Folder => "folder",
         }
     }
 }
@@ -354,5 +382,131 @@ impl AuditFate {
             AuditFate::Lost => "lost",
             AuditFate::Suppressed => "suppressed",
         }
+    }
+}
+
+/// What a rule says of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evaluation {
+    /// It decides: the volume is segmented by it, or left alone.
+    Match,
+    /// It does not apply.
+    Skip,
+    /// It applies, and its model is not for this volume.
+    Error,
+}
+
+impl Evaluation {
+    /// Everything.
+    pub const ALL: [Evaluation; 3] = [Evaluation::Match, Evaluation::Skip, Evaluation::Error];
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Evaluation::Match => "match",
+            Evaluation::Skip => "skip",
+            Evaluation::Error => "error",
+        }
+    }
+}
+
+/// Part of the body that a structure belongs to: a label of twelve values in the place of some hundred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassGroup {
+    /// Vertebrae, sacrum, spinal cord.
+    Spine,
+    /// Ribs, sternum, costal cartilages.
+    Ribs,
+    /// Lungs and airways.
+    Lungs,
+    /// Heart.
+    Heart,
+    /// Arteries and veins.
+    Vessels,
+    /// Liver, spleen, pancreas, gallbladder.
+    UpperAbdomen,
+    /// Oesophagus to colon.
+    Bowel,
+    /// Kidneys, adrenal glands, bladder, prostate.
+    Urogenital,
+    /// Muscles.
+    Muscles,
+    /// Bones of the limbs and girdles.
+    Bones,
+    /// Brain, skull, face, neck.
+    Head,
+    /// All others.
+    Other,
+}
+
+impl ClassGroup {
+    /// Every group, its name, and words in the names of its structures; the first group of which one is there counts.
+    const TABLE: [(ClassGroup, &'static str, &'static [&'static str]); 12] = [
+        (ClassGroup::Spine, "spine", &["vertebra", "sacrum", "spinal"]),
+        (ClassGroup::Ribs, "ribs", &["rib_", "ribs", "sternum", "costal"]),
+        (ClassGroup::Lungs, "lungs", &["lung", "trachea", "bronch", "pleural"]),
+        (ClassGroup::Heart, "heart", &["heart", "atrial", "atrium", "ventricle_left", "ventricle_right", "myocardium"]),
+        (ClassGroup::Vessels, "vessels", &["aorta", "artery", "vein", "vena", "trunk", "vessel"]),
+        (ClassGroup::UpperAbdomen, "upper_abdomen", &["liver", "spleen", "pancreas", "gallbladder", "gall_bladder"]),
+        (ClassGroup::Bowel, "bowel", &["esophagus", "stomach", "duodenum", "bowel", "colon", "rectum"]),
+        (ClassGroup::Urogenital, "urogenital", &["kidney", "adrenal", "bladder", "prostate", "uterus"]),
+        (ClassGroup::Muscles, "muscles", &["gluteus", "autochthon", "iliopsoas", "muscle"]),
+        (ClassGroup::Bones, "bones", &["humerus", "scapula", "clavicula", "femur", "hip", "tibia", "fibula", "bone"]),
+        (ClassGroup::Head, "head", &["brain", "skull", "face", "thyroid"]),
+        (ClassGroup::Other, "other", &[]),
+    ];
+
+    /// Every group.
+    pub const ALL: [ClassGroup; 12] = [
+        ClassGroup::Spine,
+        ClassGroup::Ribs,
+        ClassGroup::Lungs,
+        ClassGroup::Heart,
+        ClassGroup::Vessels,
+        ClassGroup::UpperAbdomen,
+        ClassGroup::Bowel,
+        ClassGroup::Urogenital,
+        ClassGroup::Muscles,
+        ClassGroup::Bones,
+        ClassGroup::Head,
+        ClassGroup::Other,
+    ];
+
+    /// The group of a structure, by its name.
+    pub fn of(structure: &str) -> ClassGroup {
+        let row = ClassGroup::TABLE.iter().find(|(_, _, words)| words.iter().any(|word| structure.contains(word)));
+        row.map_or(ClassGroup::Other, |(group, ..)| *group)
+    }
+
+    /// As labels say it.
+    pub fn name(self) -> &'static str {
+        ClassGroup::TABLE.iter().find(|(group, ..)| *group == self).map_or("other", |(_, name, _)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structures_have_their_group() {
+        for (structure, group) in [
+            ("vertebrae_L5", "spine"),
+            ("rib_left_1", "ribs"),
+            ("lung_upper_lobe_left", "lungs"),
+            ("pulmonary_artery", "vessels"),
+            ("portal_vein_and_splenic_vein", "vessels"),
+            ("heart_atrium_left", "heart"),
+            ("gallbladder", "upper_abdomen"),
+            ("small_bowel", "bowel"),
+            ("urinary_bladder", "urogenital"),
+            ("gluteus_maximus_right", "muscles"),
+            ("hip_left", "bones"),
+            ("brain", "head"),
+            ("lesion", "other"),
+        ] {
+            assert_eq!(ClassGroup::of(structure).name(), group, "{structure}");
+        }
+        assert!(ClassGroup::ALL.iter().all(|group| !group.name().is_empty()));
     }
 }

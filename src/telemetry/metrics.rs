@@ -5,22 +5,28 @@
 mod audit;
 mod delivery;
 mod device;
+mod flow;
+mod outputs;
 mod register;
 
 pub use audit::AuditMetrics;
 pub use delivery::{Attempt, DeliveryMetrics};
 pub use device::DeviceMetrics;
+pub use flow::FlowMetrics;
+pub use outputs::OutputMetrics;
 
 use super::labels::{Association, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark};
 use super::names;
 use super::reading::Reading;
 use crate::fault::Code;
+use crate::sys::clock::Accuracy;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 use register::{counter, counters, gauge, gauges, histogram, histograms, number, numbers, seconds, zeroed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// Facts about the running program that become `_info` metrics.
@@ -28,10 +34,16 @@ use std::time::{Duration, SystemTime};
 pub struct Facts {
     /// Version of stunetd.
     pub version: &'static str,
+    /// Which state of the source it was built from; `unknown` unless the build said so.
+    pub revision: &'static str,
     /// Version of libtorch.
     pub libtorch: String,
+    /// Version of CUDA that libtorch was built for; `none` without.
+    pub cuda: String,
     /// Where the network runs: `cpu` or `cuda:N`.
     pub device: String,
+    /// Number format of its tensors.
+    pub precision: String,
 }
 
 /// All metrics, registered once.
@@ -45,6 +57,8 @@ pub struct Metrics {
     pub draining: IntGauge,
     associations: IntCounterVec,
     received: IntCounterVec,
+    arrived: IntCounterVec,
+    arrived_bytes: IntCounterVec,
     files_read: IntCounter,
     read_bytes: IntCounter,
     instances_rejected: IntCounterVec,
@@ -65,9 +79,15 @@ pub struct Metrics {
     queue_bytes: IntGaugeVec,
     queue_limit_bytes: IntGaugeVec,
     backpressure_seconds: CounterVec,
-    device_busy_seconds: CounterVec,
-    windows: IntCounter,
-    voxels: IntCounter,
+    delivery_turnaround: HistogramVec,
+    pace: Mutex<[Option<f64>; Stage::ALL.len()]>,
+    clock_synchronized: IntGauge,
+    clock_offset: Gauge,
+    certificate_expiry: IntGaugeVec,
+    /// Jobs on their way.
+    pub flow: FlowMetrics,
+    /// What is in results.
+    pub outputs: OutputMetrics,
     /// What goes to destinations.
     pub delivery: DeliveryMetrics,
     /// Audit messages.
@@ -89,6 +109,10 @@ pub struct Metrics {
     reload_success_time: Gauge,
 }
 
+/// How far the latest time moves the usual one.
+const LATEST: f64 = 0.25;
+/// Callers whose title is not in the configuration.
+pub const OTHER: &str = "other";
 /// Files of a result that may be left out.
 const OPTIONAL: [&str; 2] = ["nifti", "preview"];
 
@@ -103,16 +127,12 @@ impl Metrics {
             model_info: gauges(&r, &names::MODEL_INFO)?,
             ready: gauge(&r, &names::READY)?,
             draining: gauge(&r, &names::DRAINING)?,
-            associations: zeroed(
-                &r,
-                &names::ASSOCIATIONS_TOTAL,
-                [Association::Accepted, Association::Rejected, Association::Released, Association::Aborted]
-                    .map(Association::name)
-                    .into_iter(),
-            )?,
+            associations: counters(&r, &names::ASSOCIATIONS_TOTAL)?,
             received: counters(&r, &names::NETWORK_INSTANCES_TOTAL)?,
-            files_read: counter(&r, &names::INSTANCES_RECEIVED_TOTAL)?,
-            read_bytes: counter(&r, &names::RECEIVED_BYTES_TOTAL)?,
+            arrived: zeroed(&r, &names::INSTANCES_RECEIVED_TOTAL, Transport::ALL.iter().map(|t| t.name()))?,
+            arrived_bytes: zeroed(&r, &names::RECEIVED_BYTES_TOTAL, Transport::ALL.iter().map(|t| t.name()))?,
+            files_read: counter(&r, &names::FILES_READ_TOTAL)?,
+            read_bytes: counter(&r, &names::FILES_READ_BYTES_TOTAL)?,
             instances_rejected: zeroed(&r, &names::INSTANCES_REJECTED_TOTAL, codes())?,
             scan_seconds: histogram(&r, &names::SCAN_DURATION_SECONDS)?,
             series_open: gauge(&r, &names::SERIES_OPEN)?,
@@ -130,9 +150,13 @@ impl Metrics {
             queue_bytes: gauges(&r, &names::QUEUE_BYTES)?,
             queue_limit_bytes: gauges(&r, &names::QUEUE_LIMIT_BYTES)?,
             backpressure_seconds: seconds(&r, &names::BACKPRESSURE_SECONDS_TOTAL)?,
-            device_busy_seconds: seconds(&r, &names::DEVICE_BUSY_SECONDS_TOTAL)?,
-            windows: counter(&r, &names::INFER_PATCHES_TOTAL)?,
-            voxels: counter(&r, &names::INFER_VOXELS_TOTAL)?,
+            delivery_turnaround: histograms(&r, &names::DELIVERY_TURNAROUND_SECONDS)?,
+            pace: Mutex::default(),
+            clock_synchronized: gauge(&r, &names::CLOCK_SYNCHRONIZED)?,
+            clock_offset: number(&r, &names::CLOCK_OFFSET_SECONDS)?,
+            certificate_expiry: gauges(&r, &names::CERTIFICATE_EXPIRY)?,
+            flow: FlowMetrics::new(&r)?,
+            outputs: OutputMetrics::new(&r)?,
             delivery: DeliveryMetrics::new(&r)?,
             audit: AuditMetrics::new(&r)?,
             device: DeviceMetrics::new(&r)?,
@@ -155,7 +179,8 @@ impl Metrics {
             metrics.stage_seconds.with_label_values(&[stage]);
             metrics.backpressure_seconds.with_label_values(&[stage]);
         }
-        for transport in [Transport::Dimse, Transport::Stow] {
+        metrics.source(OTHER);
+        for transport in Transport::NETWORK {
             for result in [Received::Stored, Received::Duplicate, Received::Refused] {
                 metrics.received.with_label_values(&[transport.name(), result.name()]);
             }
@@ -163,6 +188,7 @@ impl Metrics {
         }
         for urgency in Urgency::ALL {
             metrics.turnaround_seconds.with_label_values(&[urgency.name()]);
+            metrics.delivery_turnaround.with_label_values(&[urgency.name()]);
         }
         for level in Watermark::ALL {
             metrics.disk_watermark_bytes.with_label_values(&[level.name()]);
@@ -176,7 +202,6 @@ impl Metrics {
             metrics.jobs.with_label_values(&[state.name()]);
             metrics.oldest_job_age.with_label_values(&[state.name()]);
         }
-        metrics.device_busy_seconds.with_label_values(&["infer"]);
         metrics.queue_bytes.with_label_values(&["host"]);
         metrics.queue_limit_bytes.with_label_values(&["host"]);
         Ok(metrics)
@@ -202,7 +227,8 @@ impl Metrics {
 
     /// States what runs.
     pub fn facts(&self, facts: &Facts) {
-        self.build_info.with_label_values(&[facts.version, &facts.libtorch, &facts.device]).set(1);
+        self.build_info.with_label_values(&[facts.version, facts.revision, &facts.libtorch, &facts.cuda, &facts.device]).set(1);
+        self.device.is(&facts.device, &facts.precision);
     }
 
     /// The models that serve: name, version, hexadecimal digest of each.
@@ -213,9 +239,31 @@ impl Metrics {
         }
     }
 
-    /// An association was accepted or rejected, or ended.
-    pub fn association(&self, what: Association) {
-        self.associations.with_label_values(&[what.name()]).inc();
+    /// There may be callers of this configured title: counted from zero.
+    pub fn source(&self, title: &str) {
+        Association::ALL.iter().for_each(|what| drop(self.associations.with_label_values(&[title, what.name()])));
+    }
+
+    /// An association was accepted or rejected, or ended. `source`: the caller's title if it is a configured one, else [`OTHER`].
+    pub fn association(&self, source: &str, what: Association) {
+        self.associations.with_label_values(&[source, what.name()]).inc();
+    }
+
+    /// Instances came in.
+    pub fn arrived(&self, transport: Transport, count: u64, bytes: u64) {
+        self.arrived.with_label_values(&[transport.name()]).inc_by(count);
+        self.arrived_bytes.with_label_values(&[transport.name()]).inc_by(bytes);
+    }
+
+    /// How right the machine's clock is; none when it does not say.
+    pub fn clock(&self, accuracy: Option<Accuracy>) {
+        self.clock_synchronized.set(i64::from(accuracy.is_some_and(|clock| clock.synchronized)));
+        self.clock_offset.set(accuracy.map_or(0.0, |clock| clock.off));
+    }
+
+    /// When a certificate of the configuration ends, in seconds since 1970; `key` names it.
+    pub fn certificate(&self, key: &str, ends: i64) {
+        self.certificate_expiry.with_label_values(&[key]).set(ends);
     }
 
     /// An object came over the network.
@@ -253,11 +301,15 @@ impl Metrics {
     /// A series is not processed.
     pub fn series_refused(&self, code: Code) {
         self.series_refused.with_label_values(&[code.name()]).inc();
+        self.flow.refused(code);
     }
 
     /// The rules on which series are segmented: counted from zero.
     pub fn rules<'a>(&self, names: impl Iterator<Item = &'a str>) {
-        names.for_each(|name| drop(self.series_selected.with_label_values(&[name])));
+        names.for_each(|name| {
+            self.series_selected.with_label_values(&[name]);
+            self.flow.rule(name);
+        });
     }
 
     /// A rule chose a volume to be segmented.
@@ -278,6 +330,7 @@ impl Metrics {
     /// A job can not be done.
     pub fn job_parked(&self, code: Code) {
         self.jobs_parked.with_label_values(&[code.name()]).inc();
+        self.flow.refused(code);
     }
 
     /// The age of the oldest job in a state; zero when there is none.
@@ -289,8 +342,22 @@ impl Metrics {
     pub fn stage_done(&self, stage: Stage, took: Duration) {
         self.stage_seconds.with_label_values(&[stage.name()]).observe(took.as_secs_f64());
         if stage == Stage::Segment {
-            self.device_busy_seconds.with_label_values(&["infer"]).inc_by(took.as_secs_f64());
+            self.device.worked(took);
         }
+        let mut pace = self.pace();
+        if let Some(usual) = Stage::ALL.iter().position(|s| *s == stage).and_then(|at| pace.get_mut(at)) {
+            let took = took.as_secs_f64();
+            *usual = Some(usual.map_or(took, |usual| usual + (took - usual) * LATEST));
+        }
+    }
+
+    /// How long each stage took lately, s, in the order of [`Stage::ALL`]: the latest job counts for a quarter. None before the first.
+    pub fn usual_times(&self) -> [Option<f64>; Stage::ALL.len()] {
+        *self.pace()
+    }
+
+    fn pace(&self) -> MutexGuard<'_, [Option<f64>; Stage::ALL.len()]> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A stage waited for the next one.
@@ -303,6 +370,11 @@ impl Metrics {
         self.turnaround_seconds.with_label_values(&[urgency.name()]).observe(took.as_secs_f64());
     }
 
+    /// A destination has a result this long after its series was taken as complete.
+    pub fn delivered_after(&self, urgency: Urgency, took: Duration) {
+        self.delivery_turnaround.with_label_values(&[urgency.name()]).observe(took.as_secs_f64());
+    }
+
     /// Host bytes reserved by jobs in work, and the most that may be.
     pub fn host_bytes(&self, used: u64, limit: u64) {
         self.queue_bytes.with_label_values(&["host"]).set(used.try_into().unwrap_or(i64::MAX));
@@ -311,12 +383,12 @@ impl Metrics {
 
     /// Windows that went through the network.
     pub fn windows(&self, count: u64) {
-        self.windows.inc_by(count);
+        self.device.windows(count);
     }
 
     /// Voxels that were labelled.
     pub fn voxels(&self, count: u64) {
-        self.voxels.inc_by(count);
+        self.device.voxels(count);
     }
 
     /// A failure, counted where it is handled.
@@ -392,7 +464,7 @@ mod tests {
     use crate::telemetry::names::Kind;
 
     /// Labels whose values come from the configuration: nothing is counted before it was read.
-    const CONFIGURED: [&str; 2] = ["destination", "rule"];
+    const CONFIGURED: [&str; 3] = ["destination", "rule", "device"];
 
     #[test]
     fn every_counter_is_there_at_zero() {

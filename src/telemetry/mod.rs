@@ -8,6 +8,7 @@ pub mod reading;
 pub mod words;
 
 pub use labels::{
-    Association, AuditFate, AuditKind, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark,
+    Association, AuditFate, AuditKind, ClassGroup, Ended, Evaluation, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency,
+    Watermark,
 };
 pub use metrics::Metrics;

@@ -9,6 +9,8 @@ const STAGE: &[f64] = &[0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0
 const TURNAROUND: &[f64] = &[5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0];
 /// Seconds of a transaction or of one object on its way to the disk.
 const COMMIT: &[f64] = &[0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+/// A volume over its usual one.
+const RATIO: &[f64] = &[0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4, 2.0, 4.0];
 /// Seconds of one look through the folders.
 const SCAN: &[f64] = &[0.001, 0.01, 0.1, 1.0, 10.0, 100.0];
 
@@ -51,14 +53,16 @@ pub const RESIDENT_MEMORY: Name = Name { name: "process_resident_memory_bytes", 
 // One line a metric.
 #[rustfmt::skip]
 names! {
-    BUILD_INFO: Kind::Gauge, "stunetd_build_info", ["version", "libtorch", "device"], "Facts about the program.";
+    BUILD_INFO: Kind::Gauge, "stunetd_build_info", ["version", "revision", "libtorch", "cuda", "device"], "Facts about the program.";
     MODEL_INFO: Kind::Gauge, "stunetd_model_info", ["role", "model", "version", "digest12"], "The model that serves.";
     READY: Kind::Gauge, "stunetd_ready", [], "1 when the model is loaded and the folders are watched.";
     DRAINING: Kind::Gauge, "stunetd_draining", [], "1 while the daemon finishes its work to end.";
-    ASSOCIATIONS_TOTAL: Kind::Counter, "stunetd_associations_total", ["result"], "DICOM associations, by what became of them.";
+    ASSOCIATIONS_TOTAL: Kind::Counter, "stunetd_associations_total", ["source", "result"], "DICOM associations, by the configured title that calls (else `other`) and what became of them.";
     NETWORK_INSTANCES_TOTAL: Kind::Counter, "stunetd_network_instances_total", ["transport", "result"], "Objects that came over the network, by how and what became of them.";
-    INSTANCES_RECEIVED_TOTAL: Kind::Counter, "stunetd_instances_received_total", [], "Files that arrived or changed and whose header was read.";
-    RECEIVED_BYTES_TOTAL: Kind::Counter, "stunetd_received_bytes_total", [], "Bytes of the files that arrived or changed.";
+    INSTANCES_RECEIVED_TOTAL: Kind::Counter, "stunetd_instances_received_total", ["transport"], "Instances that came in, by how: objects of the network that are on disk, files of watched folders.";
+    RECEIVED_BYTES_TOTAL: Kind::Counter, "stunetd_received_bytes_total", ["transport"], "Their bytes.";
+    FILES_READ_TOTAL: Kind::Counter, "stunetd_files_read_total", [], "Files, watched and received, that arrived or changed and whose header was read.";
+    FILES_READ_BYTES_TOTAL: Kind::Counter, "stunetd_files_read_bytes_total", [], "Bytes of the files that arrived or changed.";
     INSTANCES_REJECTED_TOTAL: Kind::Counter, "stunetd_instances_rejected_total", ["reason"], "Files that can not be used, by code.";
     SCAN_DURATION_SECONDS: Kind::Histogram(SCAN), "stunetd_scan_duration_seconds", [], "Time to look through the changed folders.";
     SERIES_OPEN: Kind::Gauge, "stunetd_series_open", [], "Series that are not complete yet.";
@@ -76,9 +80,9 @@ names! {
     QUEUE_BYTES: Kind::Gauge, "stunetd_queue_bytes", ["queue"], "Bytes that jobs in work have reserved.";
     QUEUE_LIMIT_BYTES: Kind::Gauge, "stunetd_queue_limit_bytes", ["queue"], "Bytes that may be reserved.";
     BACKPRESSURE_SECONDS_TOTAL: Kind::Counter, "stunetd_backpressure_seconds_total", ["stage"], "Time a stage waited for the next one to take its work.";
-    DEVICE_BUSY_SECONDS_TOTAL: Kind::Counter, "stunetd_device_busy_seconds_total", ["work"], "Time the device worked.";
-    INFER_PATCHES_TOTAL: Kind::Counter, "stunetd_infer_patches_total", [], "Windows that went through the network.";
-    INFER_VOXELS_TOTAL: Kind::Counter, "stunetd_infer_voxels_total", [], "Voxels that were labelled.";
+    DEVICE_BUSY_SECONDS_TOTAL: Kind::Counter, "stunetd_device_busy_seconds_total", ["device", "work"], "Time the device worked.";
+    INFER_PATCHES_TOTAL: Kind::Counter, "stunetd_infer_patches_total", ["device", "precision"], "Windows that went through the network.";
+    INFER_VOXELS_TOTAL: Kind::Counter, "stunetd_infer_voxels_total", ["device", "precision"], "Voxels that were labelled.";
     FAULTS_TOTAL: Kind::Counter, "stunetd_faults_total", ["code"], "Failures, by code.";
     WATCHDOG_STAGE_STALLS_TOTAL: Kind::Counter, "stunetd_watchdog_stage_stalls_total", ["stage"], "Times that a stage got no further within its deadline.";
     ASSOCIATIONS_ACTIVE: Kind::Gauge, "stunetd_associations_active", [], "DICOM associations that are open.";
@@ -100,11 +104,21 @@ names! {
     GPU_MEMORY_USED_BYTES: Kind::Gauge, "stunetd_gpu_memory_used_bytes", ["device"], "Bytes in tensors on the device after the last study.";
     GPU_MEMORY_RESERVED_BYTES: Kind::Gauge, "stunetd_gpu_memory_reserved_bytes", ["device"], "Bytes that the process holds for tensors on the device.";
     GPU_MEMORY_LIMIT_BYTES: Kind::Gauge, "stunetd_gpu_memory_limit_bytes", ["device"], "Bytes that the device has.";
-    GPU_OOM_TOTAL: Kind::Counter, "stunetd_gpu_oom_total", ["outcome"], "Times that the device ran out of memory: the study was begun anew in a way that needs less, or failed.";
+    GPU_OOM_TOTAL: Kind::Counter, "stunetd_gpu_oom_total", ["device", "outcome"], "Times that the device ran out of memory: the study was begun anew in a way that needs less, or failed.";
     AUDIT_EVENTS_TOTAL: Kind::Counter, "stunetd_audit_events_total", ["kind", "result"], "Events that are to be audited, by what became of their message.";
     AUDIT_MESSAGES_SENT_TOTAL: Kind::Counter, "stunetd_audit_messages_sent_total", [], "Audit messages that the repository has read.";
     AUDIT_SPOOLED_MESSAGES: Kind::Gauge, "stunetd_audit_spooled_messages", [], "Audit messages that wait for the repository.";
     AUDIT_SPOOL_BYTES: Kind::Gauge, "stunetd_audit_spool_bytes", [], "Bytes on disk of audit messages that wait.";
     AUDIT_SPOOL_LIMIT_BYTES: Kind::Gauge, "stunetd_audit_spool_limit_bytes", [], "The most that audit messages may take on disk; 0 without a repository.";
     AUDIT_REPOSITORY_UP: Kind::Gauge, "stunetd_audit_repository_up", [], "0 when the audit repository was not reached at the last call, else 1.";
+    CLOCK_SYNCHRONIZED: Kind::Gauge, "stunetd_clock_synchronized", [], "1 when somebody keeps the machine's clock right.";
+    CLOCK_OFFSET_SECONDS: Kind::Gauge, "stunetd_clock_offset_seconds", [], "Seconds that the machine's clock may be off, as far as the kernel knows.";
+    CERTIFICATE_EXPIRY: Kind::Gauge, "stunetd_certificate_expiry_timestamp_seconds", ["certificate"], "When the first certificate of a configured file ends.";
+    JOB_TRANSITIONS_TOTAL: Kind::Counter, "stunetd_job_transitions_total", ["from", "to"], "Jobs that went from a state to another one; new ones come from `none`.";
+    JOB_RETRIES_TOTAL: Kind::Counter, "stunetd_job_retries_total", ["stage", "code"], "Jobs that failed for now, by where and why.";
+    REFUSALS_TOTAL: Kind::Counter, "stunetd_refusals_total", ["kind"], "Series that are not processed and jobs that were parked, by who can do something about it.";
+    RULE_EVALUATIONS_TOTAL: Kind::Counter, "stunetd_rule_evaluations_total", ["rule", "verdict"], "What each rule said of volumes: it chose or left them alone (match), did not apply (skip), or its model is not for them (error).";
+    OUTPUT_EMPTY_SEGMENT_TOTAL: Kind::Counter, "stunetd_output_empty_segment_total", ["class_group"], "Structures that a result has no voxel of.";
+    OUTPUT_SEGMENT_VOLUME_RATIO: Kind::Histogram(RATIO), "stunetd_output_segment_volume_ratio", ["class_group"], "Volume of a whole structure over its median in recent results.";
+    DELIVERY_TURNAROUND_SECONDS: Kind::Histogram(TURNAROUND), "stunetd_delivery_turnaround_seconds", ["priority"], "Time from a series being taken as complete to its result at a destination.";
 }

@@ -1,6 +1,8 @@
 //! The status page: the six blocks of a [`Snapshot`], made here and sent whole. It changes nothing and runs no script.
 
+use crate::fault::Kind;
 use crate::pipeline::Snapshot;
+use crate::pipeline::line::Waiting;
 use crate::pipeline::status::{Machine, Parked, Working};
 use crate::telemetry::words::{age, bytes, percent, seconds};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -36,6 +38,7 @@ pub(super) fn page(now: &Snapshot) -> Markup {
                     div.grid {
                         (fine(now))
                         @if !now.work.is_empty() { (work(&now.work)) }
+                        @if !now.waiting.is_empty() { (waiting(&now.waiting, of(&now.flow.jobs, "queued"))) }
                         @if !now.parked.is_empty() { (parked(&now.parked, of(&now.flow.jobs, "parked"))) }
                         (flow(now))
                         (time(now))
@@ -107,13 +110,26 @@ fn work(work: &[Working]) -> Markup {
     }
 }
 
+fn waiting(line: &[Waiting], all: u64) -> Markup {
+    html! {
+        section.wide {
+            h2 { "Next" }
+            table {
+                tr { th { "place" } th { "job" } th { "result in about" } }
+                @for one in line { tr { td { (one.position) } td { (one.job) } td { (one.eta_s.map_or("–".to_owned(), since)) } } }
+            }
+            @if all > line.len() as u64 { p.soft { "and " (all - line.len() as u64) " more: " code { "stunetd jobs list --state queued" } } }
+        }
+    }
+}
+
 fn parked(cases: &[Parked], all: u64) -> Markup {
     html! {
         section.wide {
             h2 { "Can not be done as they are" }
             @for case in cases {
                 div.case {
-                    b { (case.meaning) } " " span.soft { "job " (case.job) ", " (since(case.age_s)) " ago" }
+                    b { (case.meaning) } " " span.soft { "job " (case.job) ", " (since(case.age_s)) " ago" (who(&case.kind)) }
                     p { (coded(&case.action)) }
                     code { (case.code) " · stunetd jobs explain " (case.job) }
                 }
@@ -131,6 +147,7 @@ fn flow(now: &Snapshot) -> Markup {
                 (line("series still coming", now.flow.series_open))
                 (line("series complete", now.flow.series_complete))
                 (line("not to be processed", now.flow.series_refused))
+                @for (kind, count) in &now.flow.refused { (line(&format!("· {kind}"), *count)) }
                 @for state in ["queued", "working", "waiting", "parked"] { (line(&format!("jobs {state}"), of(&now.flow.jobs, state))) }
                 (line("results published", now.flow.published))
                 (line("done, in all", now.flow.done))
@@ -229,6 +246,11 @@ fn models(now: &Snapshot) -> Markup {
             @if now.failures.is_empty() { p.soft { "No failures since the start." } }
         }
     }
+}
+
+/// Who can do something about it.
+fn who(kind: &str) -> String {
+    Kind::ALL.iter().find(|k| k.name() == kind).map_or(String::new(), |kind| format!(", {}", kind.who()))
 }
 
 /// A text in which what stands between backticks is to be typed.

@@ -141,7 +141,7 @@ async fn looked(status: Status) -> Option<Snapshot> {
 }
 
 async fn metrics(State(status): State<Status>) -> Response {
-    status.tell_ages();
+    status.bring_up_to_date();
     match status.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),

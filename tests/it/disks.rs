@@ -81,10 +81,10 @@ fn without_space_nothing_is_taken_until_there_is_some() {
     }
     daemon.passes("the disk is seen to be full", || daemon.metric("stunetd_spool_low_seconds_total{level=\"full\"}") > 100.0);
     assert_eq!(daemon.metric("stunetd_faults_total{code=\"disk.full\"}"), 1.0);
-    assert_eq!((daemon.metric("stunetd_instances_received_total"), world.engine.calls()), (0.0, 0));
+    assert_eq!((daemon.metric("stunetd_files_read_total"), world.engine.calls()), (0.0, 0));
     free.store(1000, Ordering::SeqCst);
     let start = daemon.clock.monotonic();
-    daemon.passes_slowly("the folders are looked at", || daemon.metric("stunetd_instances_received_total") == 4.0);
+    daemon.passes_slowly("the folders are looked at", || daemon.metric("stunetd_files_read_total") == 4.0);
     let took = daemon.clock.monotonic() - start;
     assert!(took <= Duration::from_secs(10), "{took:?}");
     daemon.next_result();

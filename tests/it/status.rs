@@ -40,7 +40,10 @@ fn the_page_says_what_is_going_on() {
         (&1.into(), &1.into(), &1.into())
     );
     assert_eq!((&json["work"][0]["stage"], &json["work"][0]["done"], &json["work"][0]["of"]), (&"segment".into(), &1.into(), &2.into()));
-    assert_eq!((&json["parked"][0]["job"], &json["parked"][0]["code"]), (&2.into(), &"series.missing_slice".into()));
+    assert_eq!(
+        (&json["parked"][0]["job"], &json["parked"][0]["code"], &json["parked"][0]["kind"]),
+        (&2.into(), &"series.missing_slice".into(), &"source".into())
+    );
     assert_eq!(json["models"][0]["name"], "demo");
     let (status, page) = daemon.get("/");
     assert_eq!(status, 200);
@@ -59,6 +62,7 @@ fn the_page_says_what_is_going_on() {
         Code::SeriesMissingSlice.meaning(),
         &action,
         "stunetd jobs explain 2",
+        "for those at the scanner or the sending system",
     ] {
         assert!(page.contains(said), "{said} is not in {page}");
     }
@@ -68,6 +72,35 @@ fn the_page_says_what_is_going_on() {
     go.send(()).expect("the engine waits");
     daemon.next_result();
     assert_eq!(serde_json::from_str::<Value>(&daemon.get("/status.json").1).expect("JSON")["work"], serde_json::json!([]));
+    daemon.end().expect("a clean end");
+}
+
+#[test]
+fn those_who_wait_see_their_place() {
+    let world = World::new();
+    let daemon = Daemon::start(&world);
+    Ct::new(1, 4).write(&world.incoming());
+    daemon.next_result();
+    let go = world.engine.next_waits();
+    (2..=12).for_each(|number| Ct::new(number, 4).write(&world.incoming()));
+    daemon.shows("stunetd_series_selected_total{rule=\"all\"}", 12.0);
+    daemon.passes("the engine works", || world.engine.calls() == 2);
+    // The street has some of them in hand; the rest waits, in the order of their numbers.
+    let mut json = Value::Null;
+    daemon.passes("the street takes no more", || {
+        let before = std::mem::replace(&mut json, serde_json::from_str(&daemon.get("/status.json").1).expect("JSON"));
+        before["waiting"] == json["waiting"] && json["waiting"].as_array().is_some_and(|line| line.len() >= 3)
+    });
+    schema::conforms("top", &json);
+    let line = json["waiting"].as_array().expect("a list");
+    let last = line.len() as u64;
+    for (place, one) in line.iter().enumerate() {
+        assert_eq!((&one["position"], &one["job"]), (&(place as u64 + 1).into(), &(12 - last + 1 + place as u64).into()), "{json}");
+        assert!(one["eta_s"].is_u64(), "{one}");
+    }
+    let page = daemon.get("/").1;
+    assert!(page.contains("<h2>Next</h2>") && page.contains("result in about"), "{page}");
+    go.send(()).expect("the engine waits");
     daemon.end().expect("a clean end");
 }
 

@@ -11,7 +11,7 @@ use crate::ledger::change::{Change, Claim, DeliveryClaim, Lease};
 use crate::ledger::contract::{Ledger, Limits, Opening, Reader, Which};
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::{Event, State};
-use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token};
+use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token, Transition};
 use crate::sys::clock::Clock;
 use crate::sys::crash::{self, Point};
 use crate::sys::durable;
@@ -300,6 +300,9 @@ impl Reader for SqliteLedger {
     }
     fn journal(&self, job: Option<JobId>) -> Result<Vec<Entry>, LedgerError> {
         self.reader.journal(job)
+    }
+    fn transitions(&self, after: Seq) -> Result<(Seq, Vec<Transition>), LedgerError> {
+        self.reader.transitions(after)
     }
     fn unverified(&self) -> Result<Vec<JobId>, LedgerError> {
         self.reader.unverified()

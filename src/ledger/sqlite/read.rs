@@ -7,7 +7,7 @@ use crate::dicom::SeriesKey;
 use crate::ledger::contract::{Reader, Which};
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::State;
-use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Problem, Received, SeriesRecord};
+use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Problem, Received, Seq, SeriesRecord, Transition};
 use crate::sys::clock::Clock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, ToSql, params};
 use std::path::{Path, PathBuf};
@@ -142,6 +142,17 @@ impl Reader for SqliteReader {
 
     fn journal(&self, job: Option<JobId>) -> Result<Vec<Entry>, LedgerError> {
         self.list(&format!("{} WHERE job_id IS ?1 ORDER BY seq", rows::ENTRY), [job], rows::entry)
+    }
+
+    fn transitions(&self, after: Seq) -> Result<(Seq, Vec<Transition>), LedgerError> {
+        let last: Option<Seq> = self.one("SELECT max(seq) FROM journal", [], |row| row.get(0))?;
+        let last = last.unwrap_or(after).max(after);
+        let query = "SELECT state_before, state_after, count(*) FROM journal WHERE seq > ?1 AND seq <= ?2 AND job_id IS NOT NULL \
+                     AND destination IS NULL AND state_before IS NOT state_after GROUP BY state_before, state_after \
+                     ORDER BY state_before, state_after";
+        let found =
+            self.list(query, [after, last], |row| Ok(Transition { from: row.get(0)?, to: row.get(1)?, count: row.get::<_, Count>(2)?.0 }))?;
+        Ok((last, found))
     }
 
     fn unverified(&self) -> Result<Vec<JobId>, LedgerError> {

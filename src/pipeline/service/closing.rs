@@ -1,7 +1,7 @@
 //! From complete series to jobs in the ledger, and from a claimed job back to the files of its case.
 
 use super::super::choice::{Chosen, Complete, Decided};
-use super::super::jobs::PAUSE_FIRST;
+use super::super::jobs::{PAUSE_FIRST, urgency};
 use super::super::stages::Input;
 use super::super::work::Ticket;
 use super::{BUSY, KEPT, Service};
@@ -10,11 +10,10 @@ use crate::dicom::{PixelFormat, SeriesKey};
 use crate::fault::{Code, Fault};
 use crate::intake::scan::ScanLimits;
 use crate::intake::tree::Loaded;
-use crate::ledger::{Closing, Evidence, Job, NewVolume, Priority, Problem};
+use crate::ledger::{Closing, Evidence, Job, NewVolume, Problem};
 use crate::results::Replaced;
 use crate::series::{self, Refusal, Series};
 use crate::sys::crash::{self, Point};
-use crate::telemetry::Urgency;
 use crate::telemetry::log::keyed_hash;
 use crate::volume::decode::plane_digest;
 use sha2::{Digest, Sha256};
@@ -186,14 +185,5 @@ impl Service {
             self.metrics.fault(fault.code);
             self.jobs.postpone(job.id, &fault);
         }
-    }
-}
-
-/// As metrics say it.
-fn urgency(priority: Priority) -> Urgency {
-    match priority {
-        Priority::Stat => Urgency::Stat,
-        Priority::Routine => Urgency::Routine,
-        Priority::Batch => Urgency::Batch,
     }
 }

@@ -581,6 +581,16 @@ impl Reader for Model {
         Ok(self.lock().journal.iter().filter(|e| e.job == job).cloned().collect())
     }
 
+    fn transitions(&self, after: Seq) -> Result<(Seq, Vec<Transition>), LedgerError> {
+        let tables = self.lock();
+        let mut counts = std::collections::BTreeMap::<_, u64>::new();
+        for e in tables.journal.iter().filter(|e| e.seq > after && e.job.is_some() && e.destination.is_none() && e.from != e.to) {
+            *counts.entry((e.from.clone(), e.to.clone())).or_default() += 1;
+        }
+        let last = tables.journal.last().map_or(after, |e| e.seq.max(after));
+        Ok((last, counts.into_iter().map(|((from, to), count)| Transition { from, to, count }).collect()))
+    }
+
     fn unverified(&self) -> Result<Vec<JobId>, LedgerError> {
         let tables = self.lock();
         Ok(tables.done.iter().filter(|(_, seq)| **seq > tables.verified).map(|(id, _)| *id).collect())

@@ -54,8 +54,8 @@ fn only_those_who_may_are_let_in() {
     let series = ct(1, 3);
     let out = storescu(port, &["-aec", "OTHER"]).args(files(series.path())).output().expect("storescu");
     assert!(!out.status.success());
-    daemon.shows("stunetd_associations_total{result=\"rejected\"}", 3.0);
-    daemon.shows("stunetd_associations_total{result=\"released\"}", 1.0);
+    daemon.shows("stunetd_associations_total{result=\"rejected_ae\",source=\"other\"}", 3.0);
+    daemon.shows("stunetd_associations_total{result=\"released\",source=\"CT1\"}", 1.0);
     assert_eq!(spooled(&world), (vec![], vec![]));
     daemon.end().expect("a clean end");
 }
@@ -65,7 +65,7 @@ fn an_unknown_address_is_not_heard() {
     let (world, port) = world(|dimse| dimse.allow_addresses = vec!["192.0.2.0/24".parse().expect("network")]);
     let daemon = Daemon::start(&world);
     assert!(Client::associate(port, CT, EXPLICIT).is_err());
-    daemon.shows("stunetd_associations_total{result=\"rejected\"}", 1.0);
+    daemon.shows("stunetd_associations_total{result=\"rejected_address\",source=\"other\"}", 1.0);
     daemon.end().expect("a clean end");
 }
 
@@ -249,7 +249,7 @@ fn a_sender_that_dies_half_way_leaves_whole_instances_only() {
     client.command(CT, &instance);
     client.data(false, &bytes[..bytes.len() / 2]);
     drop(client);
-    eventually("both are noticed", || daemon.metric("stunetd_associations_total{result=\"aborted\"}") == 2.0);
+    eventually("both are noticed", || daemon.metric("stunetd_associations_total{result=\"aborted\",source=\"other\"}") == 2.0);
     let (whole, partial) = spooled(&world);
     assert!(partial.is_empty() && (20..300).contains(&whole.len()), "{} {partial:?}", whole.len());
     for file in &whole {

@@ -205,7 +205,7 @@ impl<'w> Daemon<'w> {
     pub fn sees_files(&self, count: f64) {
         eventually(&format!("{count} files are seen"), || {
             self.clock.advance(Duration::from_millis(1));
-            self.metric("stunetd_instances_received_total") == count
+            self.metric("stunetd_files_read_total") == count
         });
     }
 

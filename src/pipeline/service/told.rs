@@ -1,7 +1,8 @@
-//! What the audit repository hears of jobs: which study was read, and what was added to it.
+//! What is told of jobs: to the audit repository which study was read, and what was added to it; to the metrics what is in a result.
 
 use super::Service;
 use crate::audit::{Event, Study};
+use crate::delivery;
 use crate::dicom::guard::Limits;
 use crate::dicom::{Patient, read_identity};
 use crate::ledger::Published;
@@ -32,6 +33,20 @@ impl Service {
         }
         if !study.classes.is_empty() {
             self.audit.record(&Event::Created(&study));
+        }
+    }
+
+    /// What is in a result, for the metrics.
+    pub(super) fn count_outputs(&self, folder: &Path) {
+        // It was there a moment ago; when it can not be read, its delivery says so.
+        let Ok(Some(manifest)) = delivery::published(folder) else { return };
+        for label in &manifest.labels {
+            match label.volume_ml {
+                _ if label.voxels == 0 => self.metrics.outputs.empty(&label.name),
+                Some(volume) => self.metrics.outputs.volume(&label.name, volume),
+                // A part of it may be missing.
+                None => {}
+            }
         }
     }
 }
