@@ -65,7 +65,7 @@ codes! {
     QuantitySuvSize, "quantity.suv_no_size", Poison, "Without the patient's height this kind of SUV can not be converted.", "Enter the height at the scanner and send the series again.";
     QuantitySuvSex, "quantity.suv_no_sex", Poison, "Without the patient's sex this kind of SUV can not be converted.", "Send a reconstruction in Bq/ml or SUV by body weight.";
     QuantitySuvDose, "quantity.suv_no_dose", Poison, "Without the injected dose there is no SUV.", "Enter the dose at the scanner and send the series again.";
-    QuantitySuvDoseUnit, "quantity.suv_dose_not_in_bq", Poison, "The injected dose is too small to be in Bq.", "Correct the dose at the source, or set `assume_mbq = true`.";
+    QuantitySuvDoseUnit, "quantity.suv_dose_not_in_bq", Poison, "The injected dose is too small to be in Bq.", "Correct the dose at the source; or, where such doses are in MBq, set `intake.assume_mbq = true` (`--assume-mbq`) and retry the job.";
     QuantitySuvHalfLife, "quantity.suv_no_half_life", Poison, "The half-life is missing or not the radionuclide's, so there is no SUV.", "Correct the tracer at the scanner and send the series again.";
     QuantitySuvInjection, "quantity.suv_no_injection_time", Poison, "Without the time of injection there is no SUV.", "Enter the time at the scanner and send the series again.";
     QuantitySuvTimes, "quantity.suv_times", Poison, "The times of injection and scan are missing or do not fit together, so there is no SUV.", "Correct the times at the source and send the series again.";

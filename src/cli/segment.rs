@@ -67,6 +67,9 @@ pub struct Args {
     /// Series with fewer slices are refused
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub min_slices: usize,
+    /// Take an injected dose below 10 kBq for one in MBq; the result says so
+    #[arg(long)]
+    pub assume_mbq: bool,
     /// Host memory that cases in work may hold together [default: what is available]
     #[arg(long, value_name = "SIZE")]
     pub host_memory: Option<ByteSize>,
@@ -169,6 +172,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         model: model.clone(),
         options: SegmentOptions { step: args.step.get(), mirror: args.mirror, skip_air: args.skip_air },
         irregular: args.irregular,
+        assume_mbq: args.assume_mbq,
         formats,
         output: args.out.clone(),
         published: WhenPublished::Compare,

@@ -184,6 +184,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         model: model.clone(),
         options: SegmentOptions { step: choice.step.get(), mirror: choice.mirror, skip_air: choice.skip_air },
         irregular: config.intake.irregular,
+        assume_mbq: config.intake.assume_mbq,
         formats: config.output.formats.clone(),
         output: config.output.path.clone(),
         published: WhenPublished::Done,

@@ -20,6 +20,7 @@ pub const RELOADABLE: &[&str] = &[
     "intake.irregular",
     "intake.study_quiet",
     "intake.min_slices",
+    "intake.assume_mbq",
     "output.formats",
     "retention.received",
     "retention.parked",
@@ -103,6 +104,7 @@ mod tests {
         irregular = "resample"
         study_quiet = "7 s"
         min_slices = 7
+        assume_mbq = true
         [jobs]
         park_after = 7
         [[select]]

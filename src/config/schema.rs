@@ -171,6 +171,8 @@ table! {
         study_quiet: HumanDuration = HumanDuration(Duration::from_secs(60)),
         /// Series with fewer slices are refused.
         min_slices: usize = 3,
+        /// Take an injected dose below 10 kBq for one in MBq; results say so.
+        assume_mbq: bool = false,
     }
 }
 

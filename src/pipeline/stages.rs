@@ -28,6 +28,8 @@ pub struct Order {
     pub options: SegmentOptions,
     /// What is allowed for uneven slice distances.
     pub irregular: Irregular,
+    /// Whether a dose below 10 kBq is taken as MBq.
+    pub assume_mbq: bool,
     /// What is written.
     pub formats: Vec<Format>,
     /// Where results go.
@@ -99,7 +101,7 @@ pub fn read(input: Input, order: &Order, facts: &EngineFacts) -> Result<Read, Fa
     let volume = match input {
         Input::Series(channels) => volume::read(
             Case { channels, grid: order.model.manifest.preprocessing.grid_channel, volume_key: [0; 32] },
-            &ReadLimits { memory: order.host_memory, ..ReadLimits::default() },
+            &ReadLimits { memory: order.host_memory, assume_mbq: order.assume_mbq, ..ReadLimits::default() },
             &order.decoder,
         )?,
         Input::Nifti(path) => volume::nifti::read(&path, &limits(order))?,
@@ -110,7 +112,7 @@ pub fn read(input: Input, order: &Order, facts: &EngineFacts) -> Result<Read, Fa
     let (key, copied) = results::key_of(&volume.source);
     let own = results::folder_of(key);
     let Some(manifest) = delivery::published(&order.output.join(&own))? else { return Ok(Read::Volume(Box::new(volume))) };
-    let settings = settings(order, facts);
+    let settings = settings(order, facts, &volume.source);
     let identity = Identity::new(key, &order.model.digest, &settings, copied).hex();
     let wanted = results::possible_formats(&order.formats, &volume.source);
     let complete = |manifest: &ResultManifest| wanted.iter().all(|f| manifest.outputs.iter().any(|o| o.file == results::file_name(*f)));
@@ -189,7 +191,7 @@ pub fn finish(
     let staging = StagingDir::new_in(&order.output)?;
     let request = ResultRequest {
         model: &order.model,
-        settings: settings(order, facts),
+        settings: settings(order, facts, &labelled.volume.source),
         formats,
         dates: JobDates::utc(now),
         device: facts.device.clone(),
@@ -205,7 +207,9 @@ pub fn deliver(finished: Finished, order: &Order) -> Result<Receipt, Fault> {
     delivery::publish(finished.staging, &order.output.join(&finished.results.folder))
 }
 
-fn settings(order: &Order, facts: &EngineFacts) -> Settings {
+fn settings(order: &Order, facts: &EngineFacts, source: &Source) -> Settings {
     let SegmentOptions { step, mirror, skip_air } = order.options;
-    Settings { step, mirror, skip_air, precision: facts.precision.clone(), irregular: order.irregular }
+    // Only where it made a difference: allowing it changes no other result.
+    let assume_mbq = matches!(source, Source::Case(case) if case.channels.iter().any(Series::dose_was_assumed));
+    Settings { step, mirror, skip_air, precision: facts.precision.clone(), irregular: order.irregular, assume_mbq }
 }

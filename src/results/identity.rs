@@ -85,7 +85,14 @@ mod tests {
 
     #[test]
     fn every_ingredient_and_every_role_changes_the_uid() {
-        let settings = Settings { step: 0.5, mirror: false, skip_air: false, precision: "f32".into(), irregular: Irregular::Refuse };
+        let settings = Settings {
+            step: 0.5,
+            mirror: false,
+            skip_air: false,
+            precision: "f32".into(),
+            irregular: Irregular::Refuse,
+            assume_mbq: false,
+        };
         let copied = |elements: &[((u16, u16), &[u8])]| CopiedAttributes {
             elements: elements.iter().map(|(tag, value)| RawElement { tag: *tag, vr: *b"LO", value: value.to_vec() }).collect(),
         };
@@ -100,6 +107,7 @@ mod tests {
             Identity::new(&[1; 32], "m", &Settings { skip_air: true, ..settings.clone() }, &one),
             Identity::new(&[1; 32], "m", &Settings { precision: "bf16".into(), ..settings.clone() }, &one),
             Identity::new(&[1; 32], "m", &Settings { irregular: Irregular::Resample, ..settings.clone() }, &one),
+            Identity::new(&[1; 32], "m", &Settings { assume_mbq: true, ..settings.clone() }, &one),
             Identity::new(&[1; 32], "m", &settings, &copied(&[((0x10, 0x20), b"ac")])),
             Identity::new(&[1; 32], "m", &settings, &copied(&[((0x10, 0x20), b"a"), ((0x10, 0x21), b"b")])),
             Identity::new(&[1; 32], "m", &settings, &CopiedAttributes::default()),

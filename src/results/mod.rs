@@ -54,14 +54,18 @@ pub struct Settings {
     pub precision: String,
     /// What was allowed for uneven slice distances.
     pub irregular: Irregular,
+    /// Whether an injected dose below 10 kBq was taken as MBq; told where it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assume_mbq: bool,
 }
 
 impl Settings {
     /// One text for one choice of settings.
     fn canonical(&self) -> String {
         let skip_air = if self.skip_air { " skip_air" } else { "" };
+        let assume_mbq = if self.assume_mbq { " assume_mbq" } else { "" };
         format!(
-            "step={:016x} mirror={} precision={} irregular={:?}{skip_air}",
+            "step={:016x} mirror={} precision={} irregular={:?}{skip_air}{assume_mbq}",
             self.step.to_bits(),
             self.mirror,
             self.precision,

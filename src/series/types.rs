@@ -60,6 +60,9 @@ pub struct PixelSpacing {
     pub dy: f64,
 }
 
+/// The warning of a series whose injected dose, too small for Bq, was taken as MBq.
+pub const DOSE_ASSUMED: &str = "dose_assumed_mbq";
+
 /// Ordered planes of one grid: one frame of reference, parallel, spacing regular or the irregularity described.
 #[derive(Clone, Debug)]
 pub struct Series {
@@ -96,6 +99,11 @@ pub struct Series {
 }
 
 impl Series {
+    /// Whether the injected dose, too small for Bq, was taken as MBq.
+    pub fn dose_was_assumed(&self) -> bool {
+        self.warnings.iter().any(|w| w == DOSE_ASSUMED)
+    }
+
     /// Names the instances and frames that the series is made of, in hexadecimal: SHA-256 over the sorted SOP Instance UIDs and frame
     /// numbers. Says nothing about their content.
     pub fn instances_digest(&self) -> String {

@@ -8,7 +8,7 @@ use super::{Affine, Quantity, Source, Volume};
 use crate::dicom::guard::Limits;
 use crate::dicom::{PlaneTiming, Rescale};
 use crate::fault::{Code, Fault};
-use crate::series::{Case, Plane, Refusal, Series};
+use crate::series::{Case, DOSE_ASSUMED, Plane, Refusal, Series};
 use sha2::{Digest, Sha256};
 
 /// HU that replaces pixel padding: air, which every CT normalisation knows.
@@ -137,7 +137,7 @@ fn suv_scale(series: &mut Series, limits: &ReadLimits) -> Option<Vec<f64>> {
     match outcome {
         Ok(SuvFactors { per_plane, decay_corrected, dose_in_mbq }) => {
             if dose_in_mbq {
-                series.warnings.push("dose_assumed_mbq".into());
+                series.warnings.push(DOSE_ASSUMED.into());
             }
             if !decay_corrected {
                 series.warnings.push("not_decay_corrected".into());

@@ -14,6 +14,7 @@ mod delivery;
 mod dicom_input;
 mod disks;
 mod docs;
+mod dose;
 mod engine;
 mod first_steps;
 mod gpu;

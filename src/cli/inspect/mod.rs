@@ -29,6 +29,9 @@ pub struct Args {
     /// Series with fewer slices are refused [default: 3, or what the configuration says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub min_slices: Option<u16>,
+    /// Take an injected dose below 10 kBq for one in MBq [default: what the configuration says, else not]
+    #[arg(long)]
+    pub assume_mbq: bool,
     /// Tell what the rules of this configuration say of every series
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -73,7 +76,7 @@ fn dicom(args: &Args) -> Result<Report, Fault> {
     if instances.is_empty() && ignored.is_empty() {
         return Err(Fault::new(Code::InputEmpty, String::new()));
     }
-    let (rules, policy) = rules_and_policy(args)?;
+    let Asked { rules, policy, assume_mbq } = asked(args)?;
     let digest = |path: &Path, frame: u32, format: &PixelFormat| plane_digest(path, frame, format, &limits.file, &decoder);
     let Grouped { series, rejected, ignored } = series::group(instances, ignored, &policy, &digest);
 
@@ -82,7 +85,7 @@ fn dicom(args: &Args) -> Result<Report, Fault> {
         report.ignored_files.extend(undecodable(rejected, &limits, &decoder));
         report.rejected.push(Rejected::of(rejected));
     }
-    let read_limits = ReadLimits { pet: PetValues::Stored, assume_mbq: true, files: limits.file, ..ReadLimits::default() };
+    let read_limits = ReadLimits { pet: PetValues::Stored, assume_mbq, files: limits.file, ..ReadLimits::default() };
     let selections = rules.map(|rules| Selection::of_all(&rules, &series)).unwrap_or_default();
     let mut selections = selections.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     for series in series {
@@ -104,8 +107,16 @@ fn dicom(args: &Args) -> Result<Report, Fault> {
     Ok(report)
 }
 
-/// The rules of the configuration, if one is named, and what is accepted: what the command line says, then the configuration.
-fn rules_and_policy(args: &Args) -> Result<(Option<Vec<Rule>>, Policy), Fault> {
+/// By what the series are judged.
+struct Asked {
+    /// The rules of the configuration, if one is named.
+    rules: Option<Vec<Rule>>,
+    policy: Policy,
+    assume_mbq: bool,
+}
+
+/// What the command line says, then the configuration.
+fn asked(args: &Args) -> Result<Asked, Fault> {
     let config = args.config.as_deref().map(config::load).transpose()?;
     let mut policy = Policy::default();
     if let Some(config) = &config {
@@ -113,7 +124,8 @@ fn rules_and_policy(args: &Args) -> Result<(Option<Vec<Rule>>, Policy), Fault> {
     }
     policy.irregular = args.irregular.unwrap_or(policy.irregular);
     policy.min_slices = args.min_slices.map_or(policy.min_slices, usize::from);
-    Ok((config.as_ref().map(select::rules).transpose()?, policy))
+    let assume_mbq = args.assume_mbq || config.as_ref().is_some_and(|config| config.intake.assume_mbq);
+    Ok(Asked { rules: config.as_ref().map(select::rules).transpose()?, policy, assume_mbq })
 }
 
 fn key_of(series: &Series) -> SeriesKey {

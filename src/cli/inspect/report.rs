@@ -53,7 +53,7 @@ pub struct VolumeEntry {
     pub slice_positions_along_normal: Option<Vec<f64>>,
     /// What the values mean: `HU`, `not_HU`, the PET unit, or `unknown`.
     pub quantity: String,
-    /// Values times this are SUVbw.
+    /// Values times this are SUVbw; while a dose that is too small for Bq holds the series back, if it is in MBq.
     pub suvbw_factor: Option<f64>,
     /// Minimum, maximum, mean and hash of the values in that unit.
     #[serde(flatten)]

@@ -60,7 +60,12 @@ impl Service {
         }
         self.policy = policy(&config);
         self.settle.set_quiet(quiet(&config));
-        self.order = Order { irregular: config.intake.irregular, formats: config.output.formats.clone(), ..self.order.clone() };
+        self.order = Order {
+            irregular: config.intake.irregular,
+            assume_mbq: config.intake.assume_mbq,
+            formats: config.output.formats.clone(),
+            ..self.order.clone()
+        };
         self.metrics.models(rules.iter().filter_map(|rule| rule.model.as_deref()).map(|model| model.names()));
         self.choice.change(rules, &self.order, config.intake.study_quiet.0);
         self.jobs.serve_with(self.choice.first_model());

@@ -244,7 +244,14 @@ pub fn request<'a>(model: &'a Generation, formats: &'a [Format]) -> ResultReques
     ResultRequest {
         replaces: None,
         model,
-        settings: Settings { step: 0.5, mirror: false, skip_air: false, precision: "f32".into(), irregular: Irregular::Refuse },
+        settings: Settings {
+            step: 0.5,
+            mirror: false,
+            skip_air: false,
+            precision: "f32".into(),
+            irregular: Irregular::Refuse,
+            assume_mbq: false,
+        },
         formats,
         dates: JobDates { unix_seconds: 1_798_761_599, utc_offset_minutes: 60 },
         device: "cpu".into(),

@@ -3,7 +3,7 @@
 use super::daemon::{Daemon, QUIET, World};
 use super::program::{Program, Site};
 use crate::need;
-use crate::support::cases::cases;
+use crate::support::cases::{cases, reference_object};
 use crate::support::ct::Ct;
 use crate::support::{eventually, made};
 use std::collections::BTreeMap;
@@ -199,6 +199,34 @@ fn a_ct_without_its_pet_is_refused_by_name_in_time_and_done_when_the_pet_comes()
     daemon.passes("both are known", || closed(&daemon) == 2.0);
     daemon.end().expect("a clean end");
     assert_eq!((world.engine.calls(), world.results().len()), (1, 1));
+}
+
+#[test]
+fn a_dose_in_mbq_parks_the_job_unless_the_configuration_allows_it() {
+    let object = need!(reference_object("DRO_3_0"), "the reference objects are not there");
+    let models = tempfile::tempdir().expect("folder");
+    made::pet(models.path());
+    for allowed in [false, true] {
+        let mut world = World::new();
+        let model = models.path().to_path_buf();
+        world.configure = Box::new(move |config| {
+            config.model.path = model.clone();
+            config.intake.assume_mbq = allowed;
+        });
+        let daemon = Daemon::start(&world);
+        for file in std::fs::read_dir(object.path()).expect("folder") {
+            let file = file.expect("entry");
+            std::fs::copy(file.path(), world.incoming().join(file.file_name())).expect("copied");
+        }
+        if allowed {
+            let manifest = world.manifest(&daemon.next_result());
+            assert!(manifest.settings.assume_mbq && manifest.warnings.iter().any(|w| w == "dose_assumed_mbq"), "{:?}", manifest.warnings);
+        } else {
+            daemon.shows("stunetd_faults_total{code=\"quantity.suv_dose_not_in_bq\"}", 1.0);
+            assert_eq!((world.engine.calls(), world.results().len()), (0, 0));
+        }
+        daemon.end().expect("a clean end");
+    }
 }
 
 #[test]

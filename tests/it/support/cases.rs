@@ -34,6 +34,21 @@ fn find_or_make() -> Option<PathBuf> {
     complete().then_some(made)
 }
 
+/// The files of a PET reference object of the IBSI, unpacked.
+pub fn reference_object(name: &str) -> Option<tempfile::TempDir> {
+    let packed = super::data("pet_suv_dro/ibsi_suv_dro.zip")?;
+    let folder = tempfile::tempdir().expect("folder");
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(packed).expect("zip")).expect("zip");
+    for index in 0..archive.len() {
+        let mut file = archive.by_index(index).expect("entry");
+        if let Some(slice) = file.name().strip_prefix(&format!("DRO/{name}/PT/")).filter(|slice| slice.ends_with(".dcm")) {
+            let mut out = std::fs::File::create(folder.path().join(slice)).expect("file");
+            std::io::copy(&mut file, &mut out).expect("unpacked");
+        }
+    }
+    Some(folder)
+}
+
 /// The manifest's entries.
 pub fn manifest(cases: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(cases.join("manifest.json")).expect("manifest");

@@ -100,6 +100,24 @@ pub fn pet_ct(dir: &Path, grid_channel: usize) -> Generation {
     generation(dir, manifest, 6)
 }
 
+/// A small model of PET alone.
+pub fn pet(dir: &Path) -> Generation {
+    let architecture = Architecture {
+        in_channels: 1,
+        num_classes: 4,
+        dims: [4, 6, 8, 8, 8, 8],
+        depth: [1; 6],
+        kernels: [[3; 3]; 6],
+        strides: [[2, 2, 2], [2, 2, 2], [1, 1, 2], [1, 1, 1], [1, 1, 1]],
+    };
+    let mut manifest = manifest(&architecture, [8, 16, 16], Aggregation::Logits);
+    manifest.name = "pet".into();
+    manifest.scope.modality = vec!["PT".into()];
+    manifest.preprocessing.spacing = [8.0; 3];
+    manifest.preprocessing.channels[0].name = "PET".into();
+    generation(dir, manifest, 7)
+}
+
 /// A normalised image `[z, y, x]`: a body with organs, and noise.
 pub fn phantom(shape: [usize; 3]) -> Vec<f32> {
     let mut noise = noise(11);
