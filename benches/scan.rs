@@ -2,6 +2,9 @@
 //!
 //! `cargo bench --bench scan -- [--files 10000] [--repeats 5] [--threads 2]`
 //!
+//! Then what the daemon does again and again with files that it knows: a look at all folders, which finds nothing new, and what it asks of
+//! the series.
+//!
 //! Each file is a 512 × 512 slice with 40 private elements beside the usual ones; its pixels are a hole in the file, since no scan reads
 //! them. The smallest time of the repeats counts.
 
@@ -10,6 +13,8 @@ use std::os::unix::fs::FileExt;
 use stunetd::dicom::Uid;
 use stunetd::dicom::ct_image::CtSeries;
 use stunetd::intake::scan::{ScanLimits, scan};
+use stunetd::intake::tree::Tree;
+use stunetd::intake::watch::Dirty;
 use stunetd::sys::clock::Stopwatch;
 
 const SIZE: u16 = 512;
@@ -57,6 +62,27 @@ fn main() {
         options.threads,
         f64::from(options.files) / best
     );
+    known(folder.path(), &options);
+}
+
+/// A look that finds nothing new, and questions about every series.
+fn known(folder: &std::path::Path, options: &Options) {
+    let mut tree = Tree::new(vec![folder.to_path_buf()], ScanLimits::default());
+    tree.look(Dirty::All);
+    assert_eq!(tree.len(), options.files as usize);
+    let (mut look, mut ask) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..options.repeats {
+        let watch = Stopwatch::start();
+        let (found, _) = tree.look(Dirty::All);
+        look = look.min(watch.seconds());
+        assert_eq!(found.files, 0);
+        let watch = Stopwatch::start();
+        let series = tree.series();
+        let asked: usize = series.keys().filter(|key| tree.print(key).is_some()).map(|key| tree.folders_of(key).len()).sum();
+        ask = ask.min(watch.seconds());
+        assert!(asked >= series.len());
+    }
+    println!("{} known files: a look {look:.4} s; series, prints and folders {ask:.6} s", options.files);
 }
 
 /// The bytes of a slice up to its pixels, and the length of the whole file.

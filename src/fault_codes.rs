@@ -50,7 +50,7 @@ codes! {
     SeriesMissingSlice, "series.missing_slice", Poison, "A slice is missing.", "Send the missing slice, or allow `--irregular resample`.";
     SeriesNonUniform, "series.non_uniform_spacing", Poison, "The distances between slices differ.", "Send a series with even distances, or allow `--irregular resample`.";
     SeriesTooFew, "series.too_few_slices", Poison, "The series has fewer slices than the minimum.", "Send the whole series, or lower `--min-slices`.";
-    SeriesTooMany, "series.too_many_slices", Poison, "The series has more planes than the limit.", "Raise the limit if the series is right.";
+    SeriesTooMany, "series.too_many_slices", Poison, "The series has more planes than the limit of 10,000.", "Send each volume as a series of its own.";
     SeriesDuplicateConflict, "series.conflicting_duplicate", Poison, "One SOP Instance UID stands for two different images.", "Find out which is right and send the series again.";
     SeriesDuplicatePositions, "series.duplicate_positions", Poison, "Several different images lie at one position and nothing tells them apart.", "Send each reconstruction as a series of its own.";
     SeriesMultiTemporal, "series.multi_temporal", Poison, "The time points of the series do not cover the same positions.", "Send each phase as a series of its own.";

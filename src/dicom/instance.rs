@@ -332,6 +332,13 @@ impl std::fmt::Debug for PetHeader {
     }
 }
 
+impl Instance {
+    /// The series that it is of.
+    pub fn series_key(&self) -> SeriesKey {
+        SeriesKey { study: self.study_uid.to_string(), series: self.series_uid.to_string() }
+    }
+}
+
 /// A file that is not used, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedFile {

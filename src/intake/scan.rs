@@ -1,12 +1,17 @@
 //! Walking a folder: which regular files are there, and what their headers say.
 
-use crate::dicom::{Instance, RefusedFile, guard, read_instance};
+use crate::dicom::{Instance, RefusedFile, SeriesKey, guard, read_instance};
 use crate::fault::{Code, Fault};
+use crate::series::MOST_PLANES;
 use rayon::prelude::*;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+/// Headers that are read before their planes are counted.
+pub(super) const BATCH: usize = 4096;
 
 /// What a folder may hold.
 #[derive(Clone, Copy, Debug)]
@@ -15,13 +20,15 @@ pub struct ScanLimits {
     pub entries: usize,
     /// Folders within folders.
     pub depth: usize,
+    /// Planes of a series: the headers of one that has more are not kept.
+    pub planes: usize,
     /// Limits on each file.
     pub file: guard::Limits,
 }
 
 impl Default for ScanLimits {
     fn default() -> ScanLimits {
-        ScanLimits { entries: 1_000_000, depth: 512, file: guard::Limits::default() }
+        ScanLimits { entries: 1_000_000, depth: 512, planes: MOST_PLANES, file: guard::Limits::default() }
     }
 }
 
@@ -54,13 +61,25 @@ pub fn scan(root: &Path, limits: &ScanLimits) -> Result<Scan, Fault> {
         let name = root.file_name().map(PathBuf::from).unwrap_or_default();
         Listing { files: vec![(root.clone(), name)], ignored: Vec::new() }
     };
-    let read: Vec<Result<Instance, RefusedFile>> =
-        listing.files.into_par_iter().with_min_len(16).map(|(path, relative)| read_file(&path, relative, limits)).collect();
-    let mut scan = Scan { instances: Vec::with_capacity(read.len()), ignored: listing.ignored };
-    for result in read {
-        match result {
-            Ok(instance) => scan.instances.push(instance),
-            Err(refused) => scan.ignored.push(refused),
+    let mut scan = Scan { instances: Vec::new(), ignored: listing.ignored };
+    let mut planes: HashMap<SeriesKey, usize> = HashMap::new();
+    for batch in listing.files.chunks(BATCH) {
+        let read: Vec<Result<Instance, RefusedFile>> =
+            batch.par_iter().with_min_len(16).map(|(path, relative)| read_file(path, relative.clone(), limits)).collect();
+        for result in read {
+            match result {
+                Ok(instance) => {
+                    let key = instance.series_key();
+                    let count = planes.entry(key.clone()).or_default();
+                    *count += instance.frames.len();
+                    if *count > limits.planes {
+                        scan.ignored.push(too_many(instance.relative, key, *count, limits));
+                    } else {
+                        scan.instances.push(instance);
+                    }
+                }
+                Err(refused) => scan.ignored.push(refused),
+            }
         }
     }
     scan.ignored.sort_by(|a, b| a.relative.cmp(&b.relative));
@@ -114,6 +133,12 @@ fn list(root: &Path, limits: &ScanLimits) -> Result<Listing, Fault> {
 
 fn refused(relative: PathBuf, code: Code, detail: String) -> RefusedFile {
     RefusedFile { relative, code, detail, member_of: None }
+}
+
+/// A file that is one too many of its series; with it the series is refused.
+pub(super) fn too_many(relative: PathBuf, series: SeriesKey, count: usize, limits: &ScanLimits) -> RefusedFile {
+    let detail = format!("{count} planes or more, the limit is {}", limits.planes);
+    RefusedFile { relative, code: Code::SeriesTooMany, detail, member_of: Some(series) }
 }
 
 pub(super) fn read_file(path: &Path, relative: PathBuf, limits: &ScanLimits) -> Result<Instance, RefusedFile> {
@@ -186,5 +211,22 @@ mod tests {
         let few = ScanLimits { entries: 2, ..ScanLimits::default() };
         assert_eq!(scan(folder.path(), &few).expect_err("too many").code, Code::InputTooMany);
         assert_eq!(scan(&at("text"), &ScanLimits::default()).expect("one file").ignored.len(), 1);
+    }
+
+    #[test]
+    fn a_series_with_more_planes_than_the_limit_is_not_kept() {
+        use crate::intake::tree::tests::image;
+        let folder = tempfile::tempdir().expect("folder");
+        (1..=5).for_each(|n| image(&folder.path().join(format!("long{n}")), 1, n));
+        (1..=3).for_each(|n| image(&folder.path().join(format!("short{n}")), 2, n));
+        let limits = ScanLimits { planes: 3, ..ScanLimits::default() };
+        let found = scan(folder.path(), &limits).expect("scan");
+        assert_eq!(found.instances.len(), 6);
+        let excess: Vec<_> = found.ignored.iter().map(|r| (r.code, r.detail.as_str())).collect();
+        let told = |count: usize| (Code::SeriesTooMany, format!("{count} planes or more, the limit is 3"));
+        assert_eq!(excess, [told(4), told(5)].iter().map(|(code, detail)| (*code, detail.as_str())).collect::<Vec<_>>());
+        let grouped = crate::series::group(found.instances, found.ignored, &Default::default(), &|_, _, _| panic!("no duplicates"));
+        let rejected: Vec<_> = grouped.rejected.iter().map(|r| (r.key.series.as_str(), r.refusal.code, r.files.len())).collect();
+        assert_eq!((grouped.series.len(), rejected), (1, vec![("1.2.1", Code::SeriesTooMany, 5)]));
     }
 }

@@ -3,17 +3,20 @@
 //! A header is read once for each state of a file (size, modification time, inode) and then forgotten but for the series it names and a few numbers, so
 //! that folders of a million files cost little memory. The headers of a series that is due are read again, all together.
 
+mod index;
+
 use super::scan::{self, ScanLimits};
 use super::watch::Dirty;
 use crate::dicom::{Instance, RefusedFile, SeriesKey};
 use crate::fault::Code;
 use crate::series::{self, Series, Trace, Wholeness};
+use index::Index;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +25,9 @@ use std::sync::Arc;
 pub struct Tree {
     roots: Vec<PathBuf>,
     limits: ScanLimits,
-    folders: BTreeMap<PathBuf, Folder>,
+    folders: BTreeMap<Arc<Path>, Folder>,
+    /// The files of `folders` by series.
+    index: Index,
     /// A sign of life.
     alive: Arc<dyn Fn() + Send + Sync>,
 }
@@ -44,7 +49,7 @@ impl Stamp {
 
 #[derive(Default)]
 struct Folder {
-    files: BTreeMap<OsString, Known>,
+    files: BTreeMap<Arc<OsStr>, Known>,
     folders: BTreeSet<OsString>,
 }
 
@@ -104,7 +109,7 @@ impl Stamps {
 impl Tree {
     /// The folders below `roots`, of which nothing is known yet. Links are not followed; hidden and temporary names are passed over.
     pub fn new(roots: Vec<PathBuf>, limits: ScanLimits) -> Tree {
-        Tree { roots, limits, folders: BTreeMap::new(), alive: Arc::new(|| {}) }
+        Tree { roots, limits, folders: BTreeMap::new(), index: Index::default(), alive: Arc::new(|| {}) }
     }
 
     /// The same, which calls `alive` with every folder and file that it reads.
@@ -119,14 +124,14 @@ impl Tree {
         let everything = dirty == Dirty::All;
         let mut line: Vec<PathBuf> = match dirty {
             Dirty::All => self.roots.clone(),
-            Dirty::Folders(folders) => folders.into_iter().filter(|f| self.folders.contains_key(f)).collect(),
+            Dirty::Folders(folders) => folders.into_iter().filter(|f| self.folders.contains_key(f.as_path())).collect(),
         };
         let mut news: Vec<(PathBuf, Stamp)> = Vec::new();
         while let Some(folder) = line.pop() {
             (self.alive)();
             match self.list(&folder, &mut news) {
                 Ok(new) => {
-                    let below = self.folders.get(&folder).map(|f| &f.folders);
+                    let below = self.folders.get(folder.as_path()).map(|f| &f.folders);
                     let again = below.into_iter().flatten().filter(|_| everything).map(|name| folder.join(name));
                     line.extend(again.chain(new).collect::<BTreeSet<_>>());
                 }
@@ -140,54 +145,48 @@ impl Tree {
 
     /// The series that are there now, each with its print.
     pub fn series(&self) -> BTreeMap<SeriesKey, Print> {
-        let mut hashes: BTreeMap<&SeriesKey, DefaultHasher> = BTreeMap::new();
-        for (path, name, known) in self.files() {
-            if let Some(series) = &known.series {
-                (path, name, known.stamp).hash(hashes.entry(series).or_default());
-            }
-        }
-        hashes.into_iter().map(|(key, hash)| (key.clone(), Print(hash.finish()))).collect()
+        self.index.prints().map(|(key, print)| (key.clone(), Print(print))).collect()
     }
 
     /// How many files each of these series has, and whether they look like all of it.
     pub fn progress(&self, series: &[SeriesKey]) -> BTreeMap<SeriesKey, (usize, Wholeness)> {
-        let mut files: BTreeMap<&SeriesKey, Vec<Option<&Trace>>> = series.iter().map(|key| (key, Vec::new())).collect();
-        for (.., known) in self.files() {
-            if let Some(traces) = known.series.as_deref().and_then(|key| files.get_mut(key)) {
-                traces.push(known.trace.as_ref());
-            }
-        }
-        let judge = |traces: Vec<Option<&Trace>>| {
+        let judge = |key: &SeriesKey| {
+            let traces: Vec<Option<&Trace>> = self.files(key).map(|(.., known)| known.trace.as_ref()).collect();
             let broken = traces.contains(&None);
             (traces.len(), series::wholeness(traces.into_iter().flatten(), broken))
         };
-        files.into_iter().map(|(key, traces)| (key.clone(), judge(traces))).collect()
+        series.iter().map(|key| (key.clone(), judge(key))).collect()
     }
 
     /// The print of one series as a number, the same for every process of this version; none when it is not there.
     pub fn print(&self, series: &SeriesKey) -> Option<u64> {
-        let mut hash = DefaultHasher::new();
-        let mut files = 0;
-        for (path, name, known) in self.files().filter(|(_, _, known)| known.series.as_deref() == Some(series)) {
-            (path, name, known.stamp).hash(&mut hash);
-            files += 1;
-        }
-        (files > 0).then(|| hash.finish())
+        self.index.print(series)
     }
 
     /// The folders that hold files of a series.
     pub fn folders_of(&self, series: &SeriesKey) -> BTreeSet<PathBuf> {
-        self.files().filter(|(_, _, known)| known.series.as_deref() == Some(series)).map(|(folder, ..)| folder.clone()).collect()
+        self.index.folders(series).map(|folder| folder.to_path_buf()).collect()
     }
 
-    /// Reads all headers of a series. `None` when a file of it is no longer as it was seen.
+    /// Reads all headers of a series; of one with more planes than the limit none are kept, and it says so. `None` when a file of it is
+    /// no longer as it was seen.
     pub fn load(&self, series: &SeriesKey) -> Option<Loaded> {
-        let files: Vec<(PathBuf, Stamp)> = self
-            .files()
-            .filter(|(_, _, known)| known.series.as_deref() == Some(series))
-            .map(|(folder, name, known)| (folder.join(name), known.stamp))
-            .collect();
-        let read: Vec<_> = files.par_iter().with_min_len(16).map(|(path, _)| self.read_file(path)).collect();
+        let files: Vec<(PathBuf, Stamp)> = self.files(series).map(|(folder, name, known)| (folder.join(name), known.stamp)).collect();
+        let mut read = Vec::new();
+        let mut planes = files.len();
+        for batch in files.chunks(scan::BATCH) {
+            if planes <= self.limits.planes {
+                let done = read.len();
+                read.par_extend(batch.par_iter().with_min_len(16).map(|(path, _)| self.read_file(path)));
+                // Each file was counted as one plane until its header was read.
+                let counted = read[done..].iter().map(|result| result.as_ref().map_or(1, |instance| instance.frames.len()));
+                planes = planes - batch.len() + counted.sum::<usize>();
+            }
+        }
+        if planes > self.limits.planes {
+            let first = files.first().map_or_else(PathBuf::new, |(path, _)| self.relative(path));
+            read = vec![Err(scan::too_many(first, series.clone(), planes, &self.limits))];
+        }
         let unchanged = files.par_iter().all(|(path, stamp)| fs::symlink_metadata(path).is_ok_and(|meta| Stamp::of(&meta) == *stamp));
         let stamps = Stamps(files.into_iter().collect());
         let mut loaded = Loaded { instances: Vec::with_capacity(read.len()), refused: Vec::new(), stamps };
@@ -210,8 +209,9 @@ impl Tree {
         self.len() == 0
     }
 
-    fn files(&self) -> impl Iterator<Item = (&PathBuf, &OsString, &Known)> {
-        self.folders.iter().flat_map(|(path, folder)| folder.files.iter().map(move |(name, known)| (path, name, known)))
+    /// The files of a series, by folder and name.
+    fn files(&self, series: &SeriesKey) -> impl Iterator<Item = (&Path, &OsStr, &Known)> {
+        self.index.files(series).filter_map(|(folder, name)| Some((&**folder, &**name, self.folders.get(folder)?.files.get(name)?)))
     }
 
     fn relative(&self, path: &Path) -> PathBuf {
@@ -219,8 +219,19 @@ impl Tree {
         root.unwrap_or(path).to_path_buf()
     }
 
+    /// Takes a folder, and what is below it, as gone.
     fn forget(&mut self, folder: &Path) {
-        self.folders.retain(|path, _| !path.starts_with(folder));
+        let from = (Bound::Included(folder), Bound::Unbounded);
+        // Paths are ordered by their components, so what lies in a folder stands behind it.
+        let gone: Vec<Arc<Path>> =
+            self.folders.range::<Path, _>(from).map(|(path, _)| path).take_while(|path| path.starts_with(folder)).cloned().collect();
+        for path in gone {
+            for (name, known) in self.folders.remove(&path).unwrap_or_default().files {
+                if let Some(series) = &known.series {
+                    self.index.remove(series, &path, &name, known.stamp);
+                }
+            }
+        }
     }
 
     fn read_file(&self, path: &Path) -> Result<Instance, RefusedFile> {
@@ -230,25 +241,25 @@ impl Tree {
 
     /// Compares a folder with what is known of it: files in a new state are added to `news`, new folders are returned.
     fn list(&mut self, folder: &Path, news: &mut Vec<(PathBuf, Stamp)>) -> std::io::Result<Vec<PathBuf>> {
-        let mut known = self.folders.remove(folder).unwrap_or_default();
-        let listed = entries(folder, self.limits.entries);
-        let (files, folders) = match listed {
-            Ok(listed) => listed,
-            Err(e) => {
-                self.folders.insert(folder.to_path_buf(), known);
-                return Err(e);
+        let (files, folders) = entries(folder, self.limits.entries)?;
+        let (path, mut known) = self.folders.remove_entry(folder).unwrap_or_else(|| (folder.into(), Folder::default()));
+        let index = &mut self.index;
+        known.files.retain(|name, file| {
+            let is_same = files.get(&**name) == Some(&file.stamp);
+            if let Some(series) = file.series.as_ref().filter(|_| !is_same) {
+                index.remove(series, &path, name, file.stamp);
             }
-        };
-        known.files.retain(|name, file| files.get(name) == Some(&file.stamp));
-        news.extend(files.into_iter().filter(|(name, _)| !known.files.contains_key(name)).map(|(name, stamp)| (folder.join(name), stamp)));
+            is_same
+        });
+        let is_new = |name: &OsString| !known.files.contains_key(name.as_os_str());
+        news.extend(files.into_iter().filter(|(name, _)| is_new(name)).map(|(name, stamp)| (folder.join(name), stamp)));
         for gone in known.folders.difference(&folders) {
-            let gone = folder.join(gone);
-            self.folders.retain(|path, _| !path.starts_with(&gone));
+            self.forget(&folder.join(gone));
         }
         let deep = self.relative(folder).components().count() >= self.limits.depth;
         let new = if deep { Vec::new() } else { folders.difference(&known.folders).map(|name| folder.join(name)).collect() };
         known.folders = folders;
-        self.folders.insert(folder.to_path_buf(), known);
+        self.folders.insert(path, known);
         Ok(new)
     }
 
@@ -258,12 +269,11 @@ impl Tree {
             .par_iter()
             .with_min_len(16)
             .map(|(path, _)| match self.read_file(path) {
-                Ok(i) => (Some(SeriesKey { study: i.study_uid.to_string(), series: i.series_uid.to_string() }), Ok(series::trace(&i))),
+                Ok(i) => (Some(i.series_key()), Ok(series::trace(&i))),
                 Err(refused) => (refused.member_of, Err(refused.code)),
             })
             .collect();
         let mut found = Found::default();
-        let mut shared: BTreeSet<Arc<SeriesKey>> = BTreeSet::new();
         for ((path, stamp), (series, read)) in news.into_iter().zip(headers) {
             found.files += 1;
             found.bytes += stamp.size;
@@ -274,18 +284,18 @@ impl Tree {
             if let Err(code) = read {
                 *found.refused.entry(code).or_default() += 1;
             }
-            let series = series.map(|key| match shared.get(&key) {
-                Some(known) => known.clone(),
-                None => {
-                    let key = Arc::new(key);
-                    shared.insert(key.clone());
-                    key
-                }
-            });
-            if let (Some(folder), Some(name)) = (path.parent(), path.file_name())
-                && let Some(folder) = self.folders.get_mut(folder)
-            {
-                folder.files.insert(name.to_owned(), Known { stamp, series, trace: read.ok() });
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            let Some((parent, _)) = self.folders.get_key_value(parent) else { continue };
+            let (parent, name) = (parent.clone(), Arc::<OsStr>::from(name));
+            let series = series.map(|key| self.index.kept(&key).unwrap_or_else(|| Arc::new(key)));
+            let Some(folder) = self.folders.get_mut(&parent) else { continue };
+            let known = Known { stamp, series: series.clone(), trace: read.ok() };
+            // Where a folder was listed twice.
+            if let Some(Known { stamp, series: Some(series), .. }) = folder.files.insert(name.clone(), known) {
+                self.index.remove(&series, &parent, &name, stamp);
+            }
+            if let Some(series) = &series {
+                self.index.add(series, &parent, &name, stamp);
             }
         }
         found
@@ -313,4 +323,4 @@ fn entries(folder: &Path, limit: usize) -> std::io::Result<Entries> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

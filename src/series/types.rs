@@ -147,6 +147,9 @@ impl Case {
 /// on the transfer syntax.
 pub type PlaneDigest<'d> = &'d (dyn Fn(&Path, u32, &PixelFormat) -> Result<[u8; 32], Fault> + Sync);
 
+/// Most planes of a series. Intake stops to read the headers of a series that has more.
+pub const MOST_PLANES: usize = 10_000;
+
 /// What `group` may accept.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -160,7 +163,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { irregular: Irregular::Refuse, min_slices: 3, max_planes: 10_000 }
+        Policy { irregular: Irregular::Refuse, min_slices: 3, max_planes: MOST_PLANES }
     }
 }
 

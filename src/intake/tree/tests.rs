@@ -5,7 +5,7 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 
 /// A small CT image of a series, as a file.
-fn image(path: &Path, series: u32, instance: u32) {
+pub(in crate::intake) fn image(path: &Path, series: u32, instance: u32) {
     let mut object = InMemDicomObject::new_empty();
     let mut text = |tag, vr, value: String| object.put(DataElement::new(tag, vr, dicom_value!(Str, value)));
     text(tags::SOP_CLASS_UID, VR::UI, uids::CT_IMAGE_STORAGE.into());
@@ -138,4 +138,56 @@ fn a_root_that_can_not_be_read_keeps_what_was_known() {
     assert_eq!(errors.len(), 1);
     assert_eq!(tree.series(), series);
     assert!(tree.load(&key(1)).is_none());
+}
+
+#[test]
+fn a_series_with_more_files_than_the_limit_is_refused_unread() {
+    let root = tempfile::tempdir().expect("folder");
+    (1..=4).for_each(|n| image(&root.path().join(n.to_string()), 1, n));
+    (5..=6).for_each(|n| image(&root.path().join(n.to_string()), 2, n));
+    let mut tree = Tree::new(vec![root.path().to_path_buf()], ScanLimits { planes: 3, ..ScanLimits::default() });
+    tree.look(Dirty::All);
+    let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = read.clone();
+    let tree = tree.telling(Arc::new(move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }));
+    let loaded = tree.load(&key(1)).expect("unchanged");
+    assert_eq!((loaded.instances.len(), read.load(std::sync::atomic::Ordering::Relaxed)), (0, 0));
+    let told: Vec<_> = loaded.refused.iter().map(|r| (r.code, r.detail.as_str(), r.member_of.as_ref())).collect();
+    assert_eq!(told, [(Code::SeriesTooMany, "4 planes or more, the limit is 3", Some(&key(1)))]);
+    assert_eq!(tree.load(&key(2)).expect("unchanged").instances.len(), 2);
+}
+
+/// The index has to say the same as a tree that saw only what is there now.
+#[test]
+fn after_any_changes_the_series_are_those_of_a_fresh_look() {
+    let root = tempfile::tempdir().expect("folder");
+    let at = |name: &str| root.path().join(name);
+    ["a", "a/b", "a b", "c"].iter().for_each(|name| fs::create_dir(at(name)).expect("folder"));
+    for (n, folder) in ["a", "a/b", "a b", "c", "."].into_iter().cycle().take(20).enumerate() {
+        image(&at(folder).join(n.to_string()), n as u32 % 3, n as u32);
+    }
+    let mut tree = Tree::new(vec![root.path().to_path_buf()], ScanLimits::default());
+    tree.look(Dirty::All);
+    let check = |tree: &mut Tree, dirty: Dirty, files: usize| {
+        tree.look(dirty);
+        let mut fresh = Tree::new(vec![root.path().to_path_buf()], ScanLimits::default());
+        fresh.look(Dirty::All);
+        assert_eq!((tree.series(), tree.len()), (fresh.series(), files));
+        for key in fresh.series().keys() {
+            assert_eq!((tree.folders_of(key), tree.print(key)), (fresh.folders_of(key), fresh.print(key)));
+            assert_eq!(tree.progress(std::slice::from_ref(key)), fresh.progress(std::slice::from_ref(key)));
+        }
+    };
+    check(&mut tree, Dirty::All, 20);
+    fs::remove_dir_all(at("a")).expect("removed");
+    check(&mut tree, folders(&[root.path()]), 12);
+    image(&at("a b/2"), 9, 2);
+    fs::rename(at("c"), at("a")).expect("renamed");
+    check(&mut tree, Dirty::All, 12);
+    fs::remove_dir_all(at("a b")).expect("removed");
+    check(&mut tree, Dirty::All, 8);
+    let known = tree.series();
+    assert!(!known.contains_key(&key(9)) && tree.print(&key(9)).is_none());
 }
