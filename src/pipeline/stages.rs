@@ -113,7 +113,7 @@ pub fn read(input: Input, order: &Order, facts: &EngineFacts) -> Result<Read, Fa
     let own = results::folder_of(key);
     let Some(manifest) = delivery::published(&order.output.join(&own))? else { return Ok(Read::Volume(Box::new(volume))) };
     let settings = settings(order, facts, &volume.source);
-    let identity = Identity::new(key, &order.model.digest, &settings, copied).hex();
+    let identity = Identity::new(key, &order.model.digest, &settings, copied, &results::warnings_of(&volume.source)).hex();
     let wanted = results::possible_formats(&order.formats, &volume.source);
     let complete = |manifest: &ResultManifest| wanted.iter().all(|f| manifest.outputs.iter().any(|o| o.file == results::file_name(*f)));
     if manifest.identity != identity && manifest.differs_only_in_header(&order.model.digest, &settings) {

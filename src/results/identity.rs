@@ -10,16 +10,17 @@ const SCHEME: u64 = 1;
 /// Version of the program that writes.
 pub const WRITER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The identity of one result: volume, model, settings, writer and the copied patient and study attributes. The same
-/// identity gives the same UIDs, so a PACS sees a second sending as the same object.
+/// The identity of one result: volume, model, settings, writer, the copied patient and study attributes, and what is odd about the
+/// source. The same identity gives the same UIDs, so a PACS sees a second sending as the same object.
 #[derive(Clone)]
 pub struct Identity {
     base: Sha256,
 }
 
 impl Identity {
-    /// `volume_key` names the voxels, `model_digest` the weights and their manifest; `settings` are those in force.
-    pub fn new(volume_key: &[u8; 32], model_digest: &str, settings: &Settings, copied: &CopiedAttributes) -> Identity {
+    /// `volume_key` names the voxels, `model_digest` the weights and their manifest; `settings` are those in force; `copied` and `warnings`
+    /// are what objects repeat and tell of the source.
+    pub fn new(volume_key: &[u8; 32], model_digest: &str, settings: &Settings, copied: &CopiedAttributes, warnings: &[String]) -> Identity {
         let mut base = Sha256::new();
         base.update(SCHEME.to_le_bytes());
         field(&mut base, volume_key);
@@ -27,6 +28,7 @@ impl Identity {
         field(&mut base, settings.canonical().as_bytes());
         field(&mut base, WRITER_VERSION.as_bytes());
         field(&mut base, &copied_digest(copied));
+        warnings.iter().for_each(|warning| field(&mut base, warning.as_bytes()));
         Identity { base }
     }
 
@@ -97,20 +99,21 @@ mod tests {
             elements: elements.iter().map(|(tag, value)| RawElement { tag: *tag, vr: *b"LO", value: value.to_vec() }).collect(),
         };
         let one = copied(&[((0x10, 0x20), b"ab")]);
-        let base = Identity::new(&[1; 32], "m", &settings, &one);
-        assert_eq!(base.uid("instance/seg"), Identity::new(&[1; 32], "m", &settings.clone(), &one).uid("instance/seg"));
+        let base = Identity::new(&[1; 32], "m", &settings, &one, &[]);
+        assert_eq!(base.uid("instance/seg"), Identity::new(&[1; 32], "m", &settings.clone(), &one, &[]).uid("instance/seg"));
         let others = [
-            Identity::new(&[2; 32], "m", &settings, &one),
-            Identity::new(&[1; 32], "n", &settings, &one),
-            Identity::new(&[1; 32], "m", &Settings { step: 0.25, ..settings.clone() }, &one),
-            Identity::new(&[1; 32], "m", &Settings { mirror: true, ..settings.clone() }, &one),
-            Identity::new(&[1; 32], "m", &Settings { skip_air: true, ..settings.clone() }, &one),
-            Identity::new(&[1; 32], "m", &Settings { precision: "bf16".into(), ..settings.clone() }, &one),
-            Identity::new(&[1; 32], "m", &Settings { irregular: Irregular::Resample, ..settings.clone() }, &one),
-            Identity::new(&[1; 32], "m", &Settings { assume_mbq: true, ..settings.clone() }, &one),
-            Identity::new(&[1; 32], "m", &settings, &copied(&[((0x10, 0x20), b"ac")])),
-            Identity::new(&[1; 32], "m", &settings, &copied(&[((0x10, 0x20), b"a"), ((0x10, 0x21), b"b")])),
-            Identity::new(&[1; 32], "m", &settings, &CopiedAttributes::default()),
+            Identity::new(&[2; 32], "m", &settings, &one, &[]),
+            Identity::new(&[1; 32], "n", &settings, &one, &[]),
+            Identity::new(&[1; 32], "m", &Settings { step: 0.25, ..settings.clone() }, &one, &[]),
+            Identity::new(&[1; 32], "m", &Settings { mirror: true, ..settings.clone() }, &one, &[]),
+            Identity::new(&[1; 32], "m", &Settings { skip_air: true, ..settings.clone() }, &one, &[]),
+            Identity::new(&[1; 32], "m", &Settings { precision: "bf16".into(), ..settings.clone() }, &one, &[]),
+            Identity::new(&[1; 32], "m", &Settings { irregular: Irregular::Resample, ..settings.clone() }, &one, &[]),
+            Identity::new(&[1; 32], "m", &Settings { assume_mbq: true, ..settings.clone() }, &one, &[]),
+            Identity::new(&[1; 32], "m", &settings, &copied(&[((0x10, 0x20), b"ac")]), &[]),
+            Identity::new(&[1; 32], "m", &settings, &copied(&[((0x10, 0x20), b"a"), ((0x10, 0x21), b"b")]), &[]),
+            Identity::new(&[1; 32], "m", &settings, &CopiedAttributes::default(), &[]),
+            Identity::new(&[1; 32], "m", &settings, &one, &["age_unknown".into()]),
         ];
         let mut uids: BTreeSet<Uid> = others.iter().map(|i| i.uid("instance/seg")).collect();
         uids.extend(["instance/seg", "series/seg", "instance/labelmap", "tracking/1", "tracking/11"].map(|r| base.uid(r)));

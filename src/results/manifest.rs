@@ -3,7 +3,7 @@
 use super::identity::{WRITER_VERSION, hex};
 use super::segmentation::{RESEARCH_MARK, segment_numbers};
 use super::stats::Stats;
-use super::{JobDates, ResultRequest, Settings};
+use super::{JobDates, ResultRequest, Settings, warnings_of};
 use crate::dicom::seg::Kind;
 use crate::models::Status;
 use crate::series::Series;
@@ -176,7 +176,7 @@ impl ResultManifest {
     }
 
     /// For a result of the same volume with another identity: whether model, settings and writer are the same, so that only the copied
-    /// attributes of the source can differ.
+    /// attributes of the source, and what is odd about it, can differ.
     pub fn differs_only_in_header(&self, model_digest: &str, settings: &Settings) -> bool {
         self.model.digest == model_digest && self.settings == *settings && self.writer.version == WRITER_VERSION
     }
@@ -191,16 +191,15 @@ impl ResultManifest {
         digest: String,
     ) -> ResultManifest {
         let model = &request.model.manifest;
-        let (source, mut warnings) = match labels.source() {
+        let warnings = warnings_of(labels.source());
+        let source = match labels.source() {
             Source::Case(case) => {
                 let series: Vec<_> = case.channels.iter().map(input_series).collect();
                 let study = case.grid_series().map(|s| s.study_uid.to_string()).unwrap_or_default();
-                (Input::Dicom { study, series }, case.channels.iter().flat_map(|s| s.warnings.clone()).collect())
+                Input::Dicom { study, series }
             }
-            Source::Nifti { digest, .. } => (Input::Nifti { sha256: hex(digest) }, Vec::new()),
+            Source::Nifti { digest, .. } => Input::Nifti { sha256: hex(digest) },
         };
-        warnings.sort();
-        warnings.dedup();
         let entry = |(label, (value, segment)): (&crate::models::Label, (u16, u16))| {
             let figures = stats.labels[usize::from(value)];
             let volume = (figures.voxels > 0 && !figures.touches_edge).then_some((figures.volume_ml * 1000.0).round() / 1000.0);

@@ -20,7 +20,7 @@ pub use manifest::{
 };
 pub use preview::{Canvas, Font, Rgb};
 pub use restore::restore;
-pub use segmentation::{RESEARCH_MARK, segment_numbers};
+pub use segmentation::{INCOMPLETE, RESEARCH_MARK, segment_numbers};
 pub use stats::{LabelFigures, Stats};
 
 use crate::config::Format;
@@ -36,6 +36,7 @@ use rayon::prelude::*;
 use segmentation::{ObjectUids, write_object};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -173,6 +174,13 @@ pub fn key_of(source: &Source) -> (&[u8; 32], &CopiedAttributes) {
     }
 }
 
+/// What is odd about a source, as stable codes: ascending, each once.
+pub fn warnings_of(source: &Source) -> Vec<String> {
+    let Source::Case(case) = source else { return Vec::new() };
+    let warnings: BTreeSet<&String> = case.channels.iter().flat_map(|s| &s.warnings).collect();
+    warnings.into_iter().cloned().collect()
+}
+
 /// Name of the folder that results of these voxels are published as.
 pub fn folder_of(volume_key: &[u8; 32]) -> String {
     hex(&volume_key[..4])
@@ -182,13 +190,14 @@ pub fn folder_of(volume_key: &[u8; 32]) -> String {
 /// ([`possible_formats`]), and `manifest.json`.
 pub fn build(labels: &LabelMap, volume: &Volume, request: &ResultRequest<'_>, dir: &Path) -> Result<Results, Fault> {
     let (volume_key, copied) = key_of(labels.source());
-    let identity = Identity::new(volume_key, &request.model.digest, &request.settings, copied);
+    let identity = Identity::new(volume_key, &request.model.digest, &request.settings, copied, &warnings_of(labels.source()));
     let formats = possible_formats(request.formats, labels.source());
-    let ((stats, digest), prepared) = rayon::join(
-        || (Stats::of(labels), labels_digest(labels)),
+    let stats = Stats::of(labels);
+    let (digest, prepared) = rayon::join(
+        || labels_digest(labels),
         || {
             let dicom = formats.iter().filter(|f| matches!(f, Format::Seg | Format::LabelMap));
-            dicom.map(|&f| write_dicom(f, labels, request, &identity, dir)).collect::<Result<Vec<_>, _>>()
+            dicom.map(|&f| write_dicom(f, (labels, &stats), request, &identity, dir)).collect::<Result<Vec<_>, _>>()
         },
     );
     let mut outputs = prepared?;
@@ -223,7 +232,7 @@ pub fn write_manifest(path: &Path, manifest: &ResultManifest) -> Result<(), Faul
 
 fn write_dicom(
     format: Format,
-    labels: &LabelMap,
+    (labels, stats): (&LabelMap, &Stats),
     request: &ResultRequest<'_>,
     identity: &Identity,
     dir: &Path,
@@ -232,7 +241,7 @@ fn write_dicom(
     let case: &Case = case;
     let kind = if format == Format::Seg { Kind::Binary } else { Kind::LabelMap };
     let path = dir.join(file_name(format));
-    let (_, uids) = write_object(&path, kind, format.name(), case, labels, request, identity)?;
+    let (_, uids) = write_object(&path, kind, format.name(), case, (labels, stats), request, identity)?;
     output(format, &path, Some(uids))
 }
 

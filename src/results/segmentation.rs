@@ -2,7 +2,8 @@
 
 use super::colour::cielab;
 use super::identity::{Identity, WRITER_VERSION};
-use super::{JobDates, ResultRequest, ResultsError};
+use super::stats::Stats;
+use super::{JobDates, ResultRequest, ResultsError, warnings_of};
 use crate::dicom::encode::{Concept, Encoder, dcm};
 use crate::dicom::seg::{Algorithm, Description, Kind, LabelValues, Measures, Segment, SourcePlane, SourceSeries, Written, write};
 use crate::dicom::{CopiedAttributes, RawElement, Uid};
@@ -15,6 +16,12 @@ use std::path::Path;
 
 /// Manufacturer (0008,0070) of the objects we write.
 const MANUFACTURER: &str = "stunetd project";
+
+/// Segment Description of a structure of which a part may be missing.
+pub const INCOMPLETE: &str = "Incomplete: cut by the edge of the image. Its volume is not that of the structure.";
+
+/// Longest text of Image Comments (LT).
+const LONGEST_COMMENT: usize = 10_240;
 
 /// What every research result says, on its face and in its series description.
 pub const RESEARCH_MARK: &str = "RESEARCH - not for diagnosis";
@@ -45,7 +52,7 @@ pub(super) fn write_object(
     kind: Kind,
     role: &str,
     case: &Case,
-    labels: &LabelMap,
+    (labels, stats): (&LabelMap, &Stats),
     request: &ResultRequest<'_>,
     identity: &Identity,
 ) -> Result<(Written, ObjectUids), ResultsError> {
@@ -64,6 +71,7 @@ pub(super) fn write_object(
             value,
             number,
             label: &label.name,
+            description: stats.labels.get(usize::from(value)).filter(|figures| figures.touches_edge).map(|_| INCOMPLETE),
             category: concept(&label.category),
             property_type: concept(&label.property_type),
             modifier: label.modifier.as_ref().map(concept),
@@ -179,6 +187,10 @@ fn attributes(
         None => found,
     };
     e.one(tags::CONTENT_DESCRIPTION, VR::LO, &description, 64);
+    let warnings = warnings_of(labels.source());
+    if !warnings.is_empty() {
+        e.one(tags::IMAGE_COMMENTS, VR::LT, &format!("About the source: {}", warnings.join(", ")), LONGEST_COMMENT);
+    }
     e.text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO");
     e.text(tags::LOSSY_IMAGE_COMPRESSION, VR::CS, if lossy { "01" } else { "00" });
     e
@@ -187,7 +199,7 @@ fn attributes(
 /// A number that is the series' own in its study and above any scanner's: 9,000,000 and up for research results, 8,000,000
 /// and up for approved models. It depends on source series, model and format; the last digit is left for revisions.
 fn series_number(series: &Series, role: &str, request: &ResultRequest<'_>) -> u32 {
-    let key = Identity::new(&[0; 32], &request.model.digest, &request.settings, &CopiedAttributes::default());
+    let key = Identity::new(&[0; 32], &request.model.digest, &request.settings, &CopiedAttributes::default(), &[]);
     let base = if request.model.manifest.status == Status::Research { 9_000_000 } else { 8_000_000 };
     let phase = series.phase.unwrap_or(1);
     let revision = request.replaces.as_ref().map_or(1, |r| r.revision.min(9));

@@ -15,5 +15,7 @@ mod wholeness;
 pub use crate::config::Irregular;
 pub use crate::dicom::{PetHeader, PixelFormat, PlaneTiming, Rescale};
 pub use group::{Candidates, candidate_cases, group};
-pub use types::{Case, DOSE_ASSUMED, Geometry, Grouped, MOST_PLANES, PixelSpacing, Plane, PlaneDigest, Policy, Refusal, RejectedSeries, Series};
+pub use types::{
+    Case, DOSE_ASSUMED, Geometry, Grouped, MOST_PLANES, PixelSpacing, Plane, PlaneDigest, Policy, Refusal, RejectedSeries, Series,
+};
 pub use wholeness::{Trace, Wholeness, trace, wholeness};

@@ -88,6 +88,7 @@ fn segment<'a>(label: &'a Label, variant: &Variant) -> Segment<'a> {
         value: label.value,
         number: label.value,
         label: &label.name,
+        description: None,
         category: concept(&label.category),
         property_type: concept(&label.property_type),
         modifier: label.modifier.as_ref().map(concept),

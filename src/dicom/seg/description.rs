@@ -93,6 +93,8 @@ pub struct Segment<'a> {
     pub number: u16,
     /// Segment Label, at most 64 characters.
     pub label: &'a str,
+    /// Segment Description, at most 1024 characters.
+    pub description: Option<&'a str>,
     /// Segmented Property Category.
     pub category: Concept<'a>,
     /// Segmented Property Type.

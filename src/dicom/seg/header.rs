@@ -77,6 +77,9 @@ fn segment_item(e: &mut Encoder, segment: &Segment<'_>, d: &Description<'_>) {
     e.code(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, segment.category);
     e.us(tags::SEGMENT_NUMBER, &[segment.number]);
     e.one(tags::SEGMENT_LABEL, VR::LO, segment.label, 64);
+    if let Some(description) = segment.description {
+        e.one(tags::SEGMENT_DESCRIPTION, VR::ST, description, 1024);
+    }
     e.sequence(tags::SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE, |s| {
         s.item(|e| {
             e.code(tags::ALGORITHM_FAMILY_CODE_SEQUENCE, dcm("123110", "Artificial Intelligence"));

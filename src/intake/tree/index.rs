@@ -69,7 +69,11 @@ impl Index {
 
     /// Folder and name of each file of a series, in order.
     pub fn files(&self, key: &SeriesKey) -> impl Iterator<Item = (&Arc<Path>, &Arc<OsStr>)> {
-        self.0.get(key).into_iter().flat_map(|files| &files.folders).flat_map(|(folder, names)| names.iter().map(move |name| (folder, name)))
+        self.0
+            .get(key)
+            .into_iter()
+            .flat_map(|files| &files.folders)
+            .flat_map(|(folder, names)| names.iter().map(move |name| (folder, name)))
     }
 }
 

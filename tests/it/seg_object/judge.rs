@@ -1,7 +1,7 @@
 //! Independent judges: `check_seg.py` (pydicom, highdicom, dcmqi, dcentvfy) and `dciodvfy`, where they are installed.
 
 use super::phantom::{Grid, affine, blobs, label_map, series, table, write_files};
-use super::{built, case};
+use super::{built, case, cut_and_odd};
 use crate::{need, support};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,6 +68,15 @@ fn check_seg_accepts_that_nothing_was_found() {
     assert_accepted(&label_map(&series, vec![0; 256], table(2)), source.path());
 }
 
+#[test]
+fn check_seg_accepts_what_is_cut_and_odd() {
+    need!(judge(), NO_JUDGE);
+    let (series, map) = cut_and_odd();
+    let source = tempfile::tempdir().expect("folder");
+    write_files(&series, source.path());
+    assert_accepted(&map, source.path());
+}
+
 /// Generated series of every kind of geometry, multi-frame objects and odd headers among them.
 #[test]
 fn check_seg_accepts_objects_on_generated_series() {
@@ -132,11 +141,12 @@ fn check_seg_accepts_the_real_ct() {
 #[test]
 fn dciodvfy_finds_no_error() {
     let tool = need!(support::on_path("dciodvfy"), "dciodvfy (Debian: dicom3tools) is not on PATH");
-    let (_, map, _) = case(&Grid::axial([5, 9, 11]), 3);
-    let (dir, _) = built(&map, &[Format::Seg]);
-    let out = Command::new(tool).arg("-new").arg(dir.path().join("seg.dcm")).output().expect("started");
-    let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
-    let errors: Vec<&str> = said.lines().filter(|l| l.starts_with("Error")).collect();
-    assert!(errors.is_empty(), "{}", errors.join("\n"));
-    assert!(said.contains("Segmentation"), "{said}");
+    for map in [case(&Grid::axial([5, 9, 11]), 3).1, cut_and_odd().1] {
+        let (dir, _) = built(&map, &[Format::Seg]);
+        let out = Command::new(&tool).arg("-new").arg(dir.path().join("seg.dcm")).output().expect("started");
+        let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+        let errors: Vec<&str> = said.lines().filter(|l| l.starts_with("Error")).collect();
+        assert!(errors.is_empty(), "{}", errors.join("\n"));
+        assert!(said.contains("Segmentation"), "{said}");
+    }
 }

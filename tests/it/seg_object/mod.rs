@@ -8,7 +8,7 @@ mod readback;
 use phantom::{Grid, blobs, generation, label_map, request, series, table, volume};
 use stunetd::config::Format;
 use stunetd::models::LabelTable;
-use stunetd::results::{Results, build};
+use stunetd::results::{INCOMPLETE, Results, build};
 use stunetd::series::{Case, Series};
 use stunetd::volume::{LabelMap, Labels, Source};
 
@@ -157,6 +157,36 @@ fn what_is_written_is_said_as_the_clinical_rules_want_it() {
         assert_eq!(uids.series, set.text((0x20, 0x0E)));
     }
     assert_ne!(object(&dir, "seg.dcm").text((0x20, 0x0E)), object(&dir, "labelmap.dcm").text((0x20, 0x0E)));
+}
+
+/// A structure in the first slice, one within the image, one that is not found; a source with warnings.
+fn cut_and_odd() -> (Series, LabelMap) {
+    let mut series = series(&Grid::axial([5, 10, 10]));
+    series.warnings = ["dose_assumed_mbq", "age_unknown", "age_unknown"].map(String::from).to_vec();
+    let mut labels = vec![0u8; 500];
+    labels[44..47].fill(1);
+    labels[255] = 2;
+    let map = label_map(&series, labels, table(3));
+    (series, map)
+}
+
+#[test]
+fn what_is_cut_and_what_is_odd_stands_in_the_object() {
+    let (_, map) = cut_and_odd();
+    let (dir, results) = built(&map, &[Format::Seg, Format::LabelMap]);
+    let cut = map.table().get(1).expect("label").name.clone();
+    for name in ["seg.dcm", "labelmap.dcm"] {
+        let set = object(&dir, name);
+        assert_eq!(set.text((0x20, 0x4000)), "About the source: age_unknown, dose_assumed_mbq");
+        let described = set.items((0x62, 0x02)).iter().filter(|s| s.0.contains_key(&(0x62, 0x06)));
+        let described: Vec<_> = described.map(|s| (s.text((0x62, 0x05)), s.text((0x62, 0x06)))).collect();
+        assert_eq!(described, [(cut.clone(), INCOMPLETE.to_owned())], "{name}");
+    }
+    assert_eq!(results.manifest.warnings, ["age_unknown", "dose_assumed_mbq"]);
+    // Nothing is said of a source that nothing is odd about.
+    let (_, map, _) = case(&Grid::axial([5, 8, 8]), 3);
+    let (dir, _) = built(&map, &[Format::Seg]);
+    assert!(!object(&dir, "seg.dcm").0.contains_key(&(0x20, 0x4000)));
 }
 
 #[test]
