@@ -75,7 +75,7 @@ choice! {
     PerStudy {
         /// Every one that matches.
         All = "all",
-        /// The best one of each frame of reference, contrast and phase.
+        /// The best one of each scan, frame of reference, contrast and phase.
         Best = "best",
     }
 }
@@ -147,6 +147,8 @@ pub enum Preference {
     Axial,
     /// A kernel that matches before one that does not.
     Kernel(Pattern),
+    /// A kernel for soft tissue, by the makers' names, before an unknown one, and that before one for lung or bone.
+    SoftKernel,
     /// Slice distance nearest to this, mm; without a number, to the model's.
     SliceDistance(Option<f64>),
     /// The longer coverage.
@@ -156,13 +158,14 @@ pub enum Preference {
 }
 
 /// What is preferred where a rule asks for the best series and does not say what that is.
-pub static USUAL_PREFERENCES: [Preference; 4] =
-    [Preference::Original, Preference::Axial, Preference::SliceDistance(None), Preference::Coverage];
+pub static USUAL_PREFERENCES: [Preference; 5] =
+    [Preference::Original, Preference::Axial, Preference::SoftKernel, Preference::SliceDistance(None), Preference::Coverage];
 
 impl Preference {
-    const WORDS: [(&'static str, Preference); 5] = [
+    const WORDS: [(&'static str, Preference); 6] = [
         ("original", Preference::Original),
         ("axial", Preference::Axial),
+        ("soft_kernel", Preference::SoftKernel),
         ("slice_distance", Preference::SliceDistance(None)),
         ("coverage", Preference::Coverage),
         ("slices", Preference::Slices),

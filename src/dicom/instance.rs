@@ -276,6 +276,10 @@ pub struct SelectionTags {
     pub model_name: String,
     /// Radiopharmaceutical Code Sequence (0054,0304): `scheme:value`, e.g. `SCT:35321007`; empty where the tracer is not coded.
     pub radiopharmaceutical: String,
+    /// Irradiation Event UID (0008,3010) values: one for each scan that the image is made of.
+    pub irradiation_events: Vec<String>,
+    /// Acquisition Number (0020,0012).
+    pub acquisition_number: Option<i32>,
     /// Patient's age in years: from Patient's Age (0010,1010), else from the dates of birth and study.
     pub age_years: Option<f64>,
 }

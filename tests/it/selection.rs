@@ -32,6 +32,11 @@ struct Header {
     body_part: &'static str,
     age: Option<f64>,
     phase: Option<u32>,
+    /// Irradiation events.
+    events: &'static [&'static str],
+    acquisition: Option<i32>,
+    /// Times of acquisition of the first and the last slice, s.
+    times: Option<(f64, f64)>,
 }
 
 impl Default for Header {
@@ -52,6 +57,9 @@ impl Default for Header {
             body_part: "",
             age: Some(60.0),
             phase: None,
+            events: &[],
+            acquisition: None,
+            times: None,
         }
     }
 }
@@ -87,7 +95,10 @@ impl Header {
             instance_number: Some(k as i32 + 1),
             pixels: pixels.clone(),
             rescale: Default::default(),
-            timing: Default::default(),
+            timing: stunetd::dicom::PlaneTiming {
+                acquisition: self.times.map(|(first, last)| first + (last - first) * k as f64 / self.slices as f64),
+                ..Default::default()
+            },
         };
         Series {
             study_uid: uid(&format!("2.25.{}", self.study)),
@@ -117,6 +128,8 @@ impl Header {
                 radiopharmaceutical: self.tracer.into(),
                 body_part: self.body_part.into(),
                 age_years: self.age,
+                irradiation_events: self.events.iter().map(|&e| e.into()).collect(),
+                acquisition_number: self.acquisition,
                 series_number: Some(self.series as i32),
                 ..Default::default()
             },
@@ -271,7 +284,63 @@ fn one_result_a_study_and_the_losers_know_the_winner() {
     // The usual preferences: nearest to the model's 3 mm.
     let usual = rules("[[select]]\nname = \"one\"\nper_study = \"best\"");
     assert_eq!(verdicts(&usual, &chest()[..3]), ["not best but 3", "not best but 3", "one 3"]);
+    // A lung kernel loses against an unknown one, that against one for soft tissue, whatever the distances.
+    let kernels = ["Bl57", "NONE", "Br40"].into_iter().zip([3.0, 4.0, 5.0]).zip(1..);
+    let kernels: Vec<Header> =
+        kernels.map(|((kernel, distance), series)| Header { series, kernel, distance, ..Default::default() }).collect();
+    assert_eq!(verdicts(&usual, &kernels), ["not best but 3", "not best but 3", "one 3"]);
+    assert_eq!(verdicts(&usual, &kernels[..2]), ["not best but 2", "one 2"]);
     assert!(needs_study(&usual, all[0]) && !needs_study(&rules(THIN), all[0]));
+}
+
+/// Two scans of a study, arterial and venous, each with two reconstructions; whatever tells them apart, each scan has its result.
+#[test]
+fn scans_of_a_study_do_not_compete() {
+    let rules = rules("[[select]]\nname = \"one\"\nper_study = \"best\"");
+    let base = |series| Header { series, contrast: "Iomeprol", distance: 3.0, ..Default::default() };
+    let sharp = |header: Header| Header { series: header.series + 1, kernel: "Bl57", ..header };
+    let of = |first: Header, second: Header| vec![first.clone(), sharp(first), second.clone(), sharp(second)];
+    let each = ["one 1", "not best but 1", "one 3", "not best but 3"];
+    let (arterial, venous) = (base(1), base(3));
+    let cases = [
+        // What the scanner says goes before what a clock says.
+        of(
+            Header { events: &["1.1"], times: Some((0.0, 6.0)), ..arterial.clone() },
+            Header { events: &["1.2"], times: Some((5.0, 9.0)), ..venous.clone() },
+        ),
+        of(Header { events: &["1.1", "1.3"], ..arterial.clone() }, Header { events: &["1.2"], ..venous.clone() }),
+        of(
+            Header { times: Some((0.0, 6.0)), acquisition: Some(1), ..arterial.clone() },
+            Header { times: Some((30.0, 38.0)), acquisition: Some(1), ..venous.clone() },
+        ),
+        of(Header { acquisition: Some(1), ..arterial.clone() }, Header { acquisition: Some(2), ..venous.clone() }),
+        of(
+            Header { description: "Abd arteriell 3.0", ..arterial.clone() },
+            Header { description: "Abd portal-venous 3.0", ..venous.clone() },
+        ),
+    ];
+    for headers in cases {
+        assert_eq!(verdicts(&rules, &headers), each, "{:?}", headers[0].events);
+    }
+    // One scan: its start for all slices in one reconstruction, its part in another, and the next scan.
+    let one = [
+        Header { times: Some((0.0, 0.0)), ..base(1) },
+        Header { times: Some((0.0, 6.0)), kernel: "Bl57", ..base(2) },
+        Header { times: Some((3.0, 5.0)), slices: 20, kernel: "Bl57", ..base(3) },
+        Header { times: Some((20.0, 26.0)), ..base(4) },
+        // Without the event that another one of the same time names.
+        Header { times: Some((1.0, 2.0)), kernel: "Bl57", events: &["1.1"], ..base(5) },
+    ];
+    assert_eq!(verdicts(&rules, &one), ["one 1", "not best but 1", "not best but 1", "one 4", "not best but 1"]);
+    // What fits two events belongs to neither of them, and makes them no single one.
+    let between = [
+        Header { times: Some((0.0, 6.0)), events: &["1.1"], ..base(1) },
+        Header { times: Some((6.5, 9.0)), events: &["1.2"], ..base(2) },
+        Header { times: Some((0.0, 9.0)), ..base(3) },
+    ];
+    assert_eq!(verdicts(&rules, &between), ["one 1", "one 2", "one 3"]);
+    // Nothing at all tells them apart.
+    assert_eq!(verdicts(&rules, &[base(1), base(2)]), ["one 1", "not best but 1"]);
 }
 
 fn scope(scope: Scope) -> Arc<Generation> {

@@ -111,6 +111,14 @@ fn announced(root: Level) -> Announced {
     }
 }
 
+/// Of a classic object, or what all frames of another share.
+fn irradiation_events(root: Level) -> Vec<String> {
+    let shared = root.item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
+    let of_frames = shared.and_then(|shared| shared.item(tags::IRRADIATION_EVENT_IDENTIFICATION_SEQUENCE));
+    let levels = [Some(root), of_frames].into_iter().flatten();
+    levels.map(|level| level.texts(tags::IRRADIATION_EVENT_UID)).find(|events| !events.is_empty()).unwrap_or_default()
+}
+
 fn selection(root: Level) -> SelectionTags {
     let set = root.text(tags::SPECIFIC_CHARACTER_SET);
     let text = |tag| root.get(tag).and_then(|v| v.bytes()).map(|b| charset::decode(b, set.as_deref())).unwrap_or_default();
@@ -127,6 +135,8 @@ fn selection(root: Level) -> SelectionTags {
         contrast_agent: text(tags::CONTRAST_BOLUS_AGENT),
         manufacturer: text(tags::MANUFACTURER),
         model_name: text(tags::MANUFACTURER_MODEL_NAME),
+        irradiation_events: irradiation_events(root),
+        acquisition_number: root.integer(tags::ACQUISITION_NUMBER),
         radiopharmaceutical: pet::radiopharmaceutical(root),
         age_years: root.text(tags::PATIENT_AGE).and_then(|t| time::age_years(&t)).or(by_dates),
     }

@@ -1,6 +1,8 @@
 //! What the rules say of each series of a study.
 
+use super::acquisitions::acquisitions;
 use super::conditions::{Miss, coverage, has_contrast, miss, slice_distance};
+use super::kernels::Kernel;
 use super::pairs::partner;
 use super::rules::{Rule, channels};
 use super::scope;
@@ -138,12 +140,14 @@ pub fn select(rules: &[Rule], series: &[&Series]) -> Vec<Verdict> {
         .map(|s| rules.iter().position(|rule| miss(&rule.select, s).is_none()).filter(|&first| rules[first].model.is_none()))
         .collect();
     let mut verdicts: Vec<Verdict> = (0..series.len()).map(|i| first_match(rules, series, i, &ignored)).collect();
+    let scans = acquisitions(series);
+    let contest = |i: usize| (contest(series[i]), scans[i]);
     for (index, rule) in rules.iter().enumerate() {
         let Some(model) = rule.model.as_ref().filter(|_| rule.select.per_study == PerStudy::Best) else { continue };
         let candidates: Vec<usize> =
             (0..series.len()).filter(|&i| matches!(verdicts[i], Verdict::Selected { rule, .. } if rule == index)).collect();
         for &i in &candidates {
-            let rivals = candidates.iter().copied().filter(|&j| contest(series[i]) == contest(series[j]));
+            let rivals = candidates.iter().copied().filter(|&j| contest(i) == contest(j));
             // Equal ones: the first by Series Instance UID and phase wins, whatever order they came in.
             let compare = |&a: &usize, &b: &usize| {
                 better(rule, &model.manifest, series[a], series[b]).then_with(|| tie(series[a]).cmp(&tie(series[b])))
@@ -219,7 +223,7 @@ fn case(all: &[&Series], lead: usize, manifest: &Manifest, usable: impl Fn(usize
     Ok(chosen)
 }
 
-/// Series that compete for one place: same study, frame of reference, contrast and phase.
+/// Series that compete for one place, if they are of one scan: same study, frame of reference, contrast and phase.
 fn contest(s: &Series) -> (&Uid, Option<&Uid>, bool, Option<u32>) {
     (&s.study_uid, s.frame_of_reference_uid.as_ref(), has_contrast(s), s.phase)
 }
@@ -244,6 +248,7 @@ fn better(rule: &Rule, manifest: &Manifest, a: &Series, b: &Series) -> Ordering 
             Preference::Original => first(is_original(a), is_original(b)),
             Preference::Axial => first(Orientation::of(a) == Orientation::Axial, Orientation::of(b) == Orientation::Axial),
             Preference::Kernel(p) => first(p.0.is_match(&a.selection.kernel), p.0.is_match(&b.selection.kernel)),
+            Preference::SoftKernel => Kernel::of(&a.selection.kernel).cmp(&Kernel::of(&b.selection.kernel)),
             Preference::SliceDistance(mm) => {
                 let wanted = mm.unwrap_or_else(|| model_distance(manifest));
                 (slice_distance(a) - wanted).abs().total_cmp(&(slice_distance(b) - wanted).abs())
