@@ -1,8 +1,9 @@
 //! What the labels amount to: voxels, volumes, whether a structure is cut by the edge of the image, where they lie.
 
 use crate::series::Series;
-use crate::volume::{LabelMap, Labels, Source};
+use crate::volume::{LabelMap, Labels, Overlap, Source};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// One label's figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -11,7 +12,8 @@ pub struct LabelFigures {
     pub voxels: u64,
     /// Volume in ml.
     pub volume_ml: f64,
-    /// Whether it touches a face of the volume: part of it may lie outside, so the volume is no volume of the structure.
+    /// Whether it touches a face of the volume, or of another channel that ends within it: part of it may lie outside, so the volume is no
+    /// volume of the structure.
     pub touches_edge: bool,
 }
 
@@ -38,9 +40,14 @@ impl Stats {
     pub fn of(map: &LabelMap) -> Stats {
         let [nz, ny, nx] = map.shape();
         let values = usize::from(map.table().max_value()) + 1;
+        let partial = match map.source() {
+            Source::Case(case) => Overlap::partial(case),
+            Source::Nifti { .. } => Vec::new(),
+        };
+        let faces = |z: usize| Faces { outermost: z == 0 || z + 1 == nz, partial: &partial, z };
         let slices: Vec<Slice> = match map.labels() {
-            Labels::U8(v) => v.par_chunks(ny * nx).enumerate().map(|(z, s)| slice(s, nx, values, z == 0 || z + 1 == nz)).collect(),
-            Labels::U16(v) => v.par_chunks(ny * nx).enumerate().map(|(z, s)| slice(s, nx, values, z == 0 || z + 1 == nz)).collect(),
+            Labels::U8(v) => v.par_chunks(ny * nx).enumerate().map(|(z, s)| slice(s, nx, values, &faces(z))).collect(),
+            Labels::U16(v) => v.par_chunks(ny * nx).enumerate().map(|(z, s)| slice(s, nx, values, &faces(z))).collect(),
         };
         let millilitres = voxel_volumes(map);
         let mut labels = vec![LabelFigures::default(); values];
@@ -62,11 +69,31 @@ impl Stats {
     }
 }
 
-fn slice<T: Copy + Into<u64> + PartialEq>(pixels: &[T], nx: usize, values: usize, is_face: bool) -> Slice {
+/// Where a slice ends.
+struct Faces<'a> {
+    /// Whether it is the first or the last one.
+    outermost: bool,
+    /// Other channels that cover a part of the grid only.
+    partial: &'a [Overlap],
+    z: usize,
+}
+
+impl Faces<'_> {
+    /// The columns of a row within which nothing is cut.
+    fn inner(&self, y: usize, rows: usize, nx: usize) -> Range<usize> {
+        if self.outermost || y == 0 || y + 1 == rows {
+            return 0..0;
+        }
+        self.partial.iter().map(|overlap| overlap.inner_row(self.z, y)).fold(1..nx - 1, |a, b| a.start.max(b.start)..a.end.min(b.end))
+    }
+}
+
+fn slice<T: Copy + Into<u64> + PartialEq>(pixels: &[T], nx: usize, values: usize, faces: &Faces) -> Slice {
     let mut s = Slice { counts: vec![0; values], edge: vec![false; values], foreground: 0, y: 0, x: 0 };
     let rows = pixels.len() / nx;
     for (y, row) in pixels.chunks_exact(nx).enumerate() {
         let before = s.foreground;
+        let inner = faces.inner(y, rows, nx);
         // Neighbours mostly share their label: count runs.
         let mut start = 0;
         while start < nx {
@@ -78,7 +105,7 @@ fn slice<T: Copy + Into<u64> + PartialEq>(pixels: &[T], nx: usize, values: usize
                 s.foreground += length;
                 s.x += (start + end - 1) as u64 * length / 2;
             }
-            s.edge[label] |= is_face || y == 0 || y + 1 == rows || start == 0 || end == nx;
+            s.edge[label] |= start < inner.start || end > inner.end;
             start = end;
         }
         s.y += y as u64 * (s.foreground - before);

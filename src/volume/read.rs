@@ -4,7 +4,7 @@ use super::decode::{Conversion, Decoder, PlaneJob, decode_planes, layout};
 use super::join::onto_grid;
 use super::plausible::Census;
 use super::suv::{self, NoSuv, SuvFactors};
-use super::{Affine, Quantity, Source, Volume};
+use super::{Affine, Overlap, Quantity, Source, Volume};
 use crate::dicom::guard::Limits;
 use crate::dicom::{PlaneTiming, Rescale};
 use crate::fault::{Code, Fault};
@@ -13,6 +13,9 @@ use sha2::{Digest, Sha256};
 
 /// HU that replaces pixel padding: air, which every CT normalisation knows.
 const PADDED_HU: f32 = -1024.0;
+
+/// A partner that covers less of the grid than this share is warned of: half a slice at either end is usual.
+const COVERED: f64 = 0.99;
 
 /// What a read may take, and what PET values become.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +50,7 @@ pub enum PetValues {
 ///
 /// CT values are HU with padding replaced by -1024; a CT whose histogram can not be HU, or that the header side holds back, is
 /// [`Quantity::NotHu`] and its series' `hold` says why. PET values become SUVbw. All planes are read or none; values are finite. The
-/// grid is that of the case's grid channel; the others are interpolated onto it. The case in the volume's source has its `volume_key`.
+/// grid is that of the case's grid channel; the others are interpolated onto it, and where one covers less than all of it a warning says so. The case in the volume's source has its `volume_key`.
 ///
 /// # Errors
 /// `memory.volume_too_large`, `input.*` for files that are not what their headers said, `codec.*` for pixel data that can not be decoded.
@@ -75,6 +78,11 @@ pub fn read(mut case: Case, limits: &ReadLimits, decoder: &Decoder) -> Result<Vo
         }
     }
     case.volume_key = key(&digests, case.grid);
+    if Overlap::partial(&case).iter().any(|overlap| overlap.share() < COVERED)
+        && let Some(grid) = case.channels.get_mut(case.grid)
+    {
+        grid.warnings.push("partner_covers_part".into());
+    }
     Ok(Volume { data, channels, shape, affine, quantity, source: Source::Case(Box::new(case)) })
 }
 
@@ -162,13 +170,13 @@ fn scaled(rescale: Rescale, factor: f64) -> Rescale {
 }
 
 /// `[nz, ny, nx]` of a series.
-fn shape_of(series: &Series) -> Result<[usize; 3], Fault> {
+pub(super) fn shape_of(series: &Series) -> Result<[usize; 3], Fault> {
     let shape = [series.planes.len(), series.geometry.rows, series.geometry.columns];
     if shape.contains(&0) { Err(Fault::new(Code::InternalBug, "A series without pixels.")) } else { Ok(shape) }
 }
 
 /// Index to patient LPS mm. For planes at uneven distances, the line through the first one with the mean step.
-fn affine_of(series: &Series) -> Result<Affine, Fault> {
+pub(super) fn affine_of(series: &Series) -> Result<Affine, Fault> {
     let g = &series.geometry;
     let times = |v: [f64; 3], s: f64| v.map(|x| x * s);
     let origin = series.planes.first().map(|p| p.position).unwrap_or_default();

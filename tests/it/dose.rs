@@ -37,11 +37,11 @@ fn a_dose_in_mbq_is_refused_and_taken_when_allowed() {
         assert!(volume["warnings"].as_array().expect("list").contains(&"dose_assumed_mbq".into()));
     }
 
-    let arguments = [object.path(), "--model".as_ref(), &model, "--out".as_ref(), &out];
+    let arguments: [&Path; 5] = [object.path(), "--model".as_ref(), &model, "--out".as_ref(), &out];
     let flags = ["--device", "cpu", "--precision", "f32", "--format", "seg"];
     let (exit, told) = ask("segment", &arguments, &flags);
     assert_eq!((exit, &told["refused"][0]["code"]), (Some(1), &"quantity.suv_dose_not_in_bq".into()));
-    let (exit, told) = ask("segment", &arguments, &[&flags[..], &["--assume-mbq"]].concat());
+    let (exit, told) = ask("segment", &arguments, &[&flags[..], &["--assume-mbq"][..]].concat());
     let manifest = &told["results"][0]["manifest"];
     assert_eq!((exit, &manifest["settings"]["assume_mbq"]), (Some(0), &true.into()), "{told:#}");
     assert!(manifest["warnings"].as_array().expect("list").contains(&"dose_assumed_mbq".into()));
@@ -50,8 +50,8 @@ fn a_dose_in_mbq_is_refused_and_taken_when_allowed() {
     let right = reference_object("DRO_1_0").expect("it is there");
     let mut arguments = arguments;
     arguments[0] = right.path();
-    let results = [&[][..], &["--assume-mbq"]].map(|more| {
-        let (exit, told) = ask("segment", &arguments, &[&flags[..], more].concat());
+    let results = [vec![], vec!["--assume-mbq"]].map(|more| {
+        let (exit, told) = ask("segment", &arguments, &[&flags[..], &more[..]].concat());
         assert_eq!(exit, Some(0), "{told:#}");
         told["results"][0].clone()
     });

@@ -74,6 +74,32 @@ fn a_real_pair_is_segmented_on_the_grid_that_the_model_names() {
     assert_eq!((exit, &alone["refused"][0]["code"]), (Some(1), &"select.no_partner".into()));
 }
 
+/// The upper half of the real PET beside the whole CT: the result says that the PET covers a part.
+#[test]
+fn a_partner_that_covers_a_part_is_warned_of() {
+    let pair = need!(data("petct_sts001"), "shared data is not there");
+    let dir = tempfile::tempdir().expect("folder");
+    let (model, upper) = (dir.path().join("model"), dir.path().join("upper"));
+    made::pet_ct(&model, 0);
+    std::fs::create_dir(&upper).expect("folder");
+    let mut slices: Vec<(f64, std::path::PathBuf)> = Vec::new();
+    for file in files(&pair.join("PT")) {
+        let Ok(object) = dicom_object::OpenFileOptions::new().read_until(tags::PIXEL_DATA).open_file(&file) else { continue };
+        let position = object.element(tags::IMAGE_POSITION_PATIENT).expect("position").to_multi_float64().expect("numbers");
+        slices.push((position[2], file));
+    }
+    slices.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (n, (_, file)) in slices.iter().take(slices.len() / 2).enumerate() {
+        std::fs::copy(file, upper.join(format!("{n}.dcm"))).expect("copied");
+    }
+    for (pet, warned) in [(&*pair.join("PT"), false), (&*upper, true)] {
+        let (exit, answer) = segment(&[&pair.join("CT"), pet], &model, &dir.path().join(format!("out {warned}")));
+        assert_eq!(exit, Some(0), "{answer:#}");
+        let warnings = answer["results"][0]["manifest"]["warnings"].as_array().expect("list").clone();
+        assert_eq!(warnings.contains(&"partner_covers_part".into()), warned, "{warnings:?}");
+    }
+}
+
 /// Every frame's source is an image of the grid's series; the instances of both series are listed.
 fn check_references(file: &Path, grid: &(String, BTreeSet<String>), other: &(String, BTreeSet<String>)) {
     let object = dicom_object::open_file(file).expect("SEG");

@@ -104,6 +104,48 @@ fn volumes_are_in_millilitres_and_cut_structures_have_none() {
     assert!((results.manifest.labels[0].volume_ml.expect("whole") - expected).abs() < 1e-3);
 }
 
+/// A partner that ends within the grid cuts structures as the edge of the image does.
+#[test]
+fn what_leaves_the_partner_is_incomplete() {
+    let grid = Grid::axial([12, 12, 12]);
+    let labels: Vec<u8> = (0..12usize.pow(3))
+        .map(|i| match (i / 144, i / 12 % 12, i % 12) {
+            (4..7, 4..7, 4..7) => 1,
+            // In the partner's last slice, in its last row, in its first column, beyond it.
+            (8, 5, 5) => 2,
+            (5, 9, 5) => 3,
+            (5, 5, 2) => 4,
+            (10, 5, 5) => 5,
+            // Beside the border, within it.
+            (7, 8, 3) => 6,
+            _ => 0,
+        })
+        .collect();
+    let mut map = label_map(&series(&grid), labels, table(6));
+    let expected = [false, true, true, true, true, false];
+    // The same voxels, and finer ones, turned about: slices 0 to 8, rows 0 to 9, columns 2 to 11 of the grid.
+    let corner = grid.point([2.0, 0.0, 0.0]);
+    let same = Grid { shape: [9, 10, 10], origin: corner, ..grid.clone() };
+    let turned = Grid {
+        shape: [18, 20, 20],
+        axes: [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]],
+        spacing: grid.spacing.map(|s| s / 2.0),
+        origin: grid.point([11.25, 9.25, -0.25]),
+    };
+    let whole = Grid { shape: [12, 12, 12], ..grid.clone() };
+    for (partner, expected) in [(same, expected), (turned, expected), (whole, [false; 6])] {
+        let Source::Case(case) = map.source() else { panic!("a case") };
+        let mut case = (**case).clone();
+        case.channels.truncate(1);
+        case.channels.push(series(&partner));
+        let source = Source::Case(Box::new(case));
+        map = LabelMap::new(map.labels().clone(), map.shape(), *map.affine(), map.table().clone(), source).expect("labels");
+        let dir = tempfile::tempdir().expect("folder");
+        let results = build(&map, &volume(&map), &request(&generation(map.table()), &[]), dir.path()).expect("built");
+        assert_eq!(results.manifest.labels.iter().map(|l| l.incomplete).collect::<Vec<_>>(), expected, "{partner:?}");
+    }
+}
+
 /// The pixels of a picture: width, rows of RGB.
 fn picture(map: &LabelMap, volume: &Volume) -> (usize, Vec<[u8; 3]>) {
     let dir = tempfile::tempdir().expect("folder");
