@@ -75,11 +75,11 @@ codes! {
     ScopeModality, "scope.modality", Poison, "The model is not made for images of this kind.", "Choose a model made for this modality.";
     ScopeAge, "scope.age", Poison, "The patient's age is outside of the model's scope, or not known.", "Choose a model made for this age.";
     ScopeSpacing, "scope.spacing", Poison, "The slices or pixels are farther apart, or closer, than the model is made for.", "Send a reconstruction within the range named.";
-    ScopeCoverage, "scope.coverage", Poison, "The series covers too little of the body for the model.", "Send the whole series, or choose a model made for such a range.";
+    ScopeCoverage, "scope.coverage", Poison, "The series, or the part of it that shows a body, covers too little for the model.", "Send the whole series, or choose a model made for such a range.";
     ScopeContrast, "scope.contrast", Poison, "The model is made for images with contrast agent, or for those without, and this is not one, or not known to be one.", "Choose a model made for this phase, or let its scope flag what is not known.";
     ScopeRadiopharmaceutical, "scope.radiopharmaceutical", Poison, "The tracer is none that the model is made for, or not coded in the header.", "Choose a model made for this tracer, or let its scope flag what is not known.";
     ScopeDevice, "scope.device", Poison, "The image is from a kind of device that the model is not made for, such as a cone beam CT.", "Choose a model made for this kind of device.";
-    ScopeAnatomy, "scope.anatomy", Poison, "The header does not name a part of the body that the model is made for.", "Choose a model made for this anatomy, or let its scope flag what is not known.";
+    ScopeAnatomy, "scope.anatomy", Poison, "The header does not name, or the image does not show, a part of the body that the model is made for.", "Choose a model made for this anatomy, or let its scope flag what is not known.";
     // ---- rules on which series are segmented
     SelectNoRule, "select.no_rule", Poison, "No rule on which series are segmented matches.", "Nothing, or change the `[[select]]` rules; the message says what each one misses.";
     SelectIgnored, "select.ignored", Poison, "A rule says to leave this series alone.", "Nothing, or change the rule.";

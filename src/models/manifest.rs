@@ -237,6 +237,9 @@ pub struct Scope {
     /// Values of Body Part Examined that the model is made for. A hint: any other value, or none, leaves the anatomy unknown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub body_part: Vec<String>,
+    /// Names of labels of which at least one has to be found whole, or the image is not of the anatomy that the model is made for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub expects: Vec<String>,
     /// Whether the images have a contrast agent. A hint: where none is named it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contrast: Option<bool>,
@@ -286,6 +289,7 @@ impl Default for Scope {
             pixel_spacing: None,
             min_coverage: None,
             body_part: Vec::new(),
+            expects: Vec::new(),
             contrast: None,
             radiopharmaceutical: Vec::new(),
             exclude_device: CONE_BEAM.map(str::to_owned).to_vec(),

@@ -95,6 +95,9 @@ impl Manifest {
         if s.exclude_device.iter().any(|word| word.trim().is_empty()) {
             return Err("scope.exclude_device has an empty word".into());
         }
+        if let Some(name) = s.expects.iter().find(|name| !self.labels.iter().any(|label| label.name == **name)) {
+            return Err(format!("scope.expects names {name:?}, which is no label of the model"));
+        }
         let ordered = |range: [f64; 2]| range[0] >= 0.0 && range[0] <= range[1];
         for (key, range) in [
             ("slice_distance", s.slice_distance),

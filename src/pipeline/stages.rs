@@ -19,6 +19,9 @@ use std::time::SystemTime;
 /// Results of one volume by different headers.
 const MOST_CORRECTIONS: u32 = 1000;
 
+/// Distances in headers are decimal strings, rounded to a hundredth of a millimetre.
+const SPACING_ROUNDING: f64 = 0.01;
+
 /// How a case is treated.
 #[derive(Clone)]
 pub struct Order {
@@ -106,8 +109,8 @@ pub fn read(input: Input, order: &Order, facts: &EngineFacts) -> Result<Read, Fa
         )?,
         Input::Nifti(path) => volume::nifti::read(&path, &limits(order))?,
     };
-    if let Some(hold) = held(&volume) {
-        return Err(hold);
+    if let Some(why) = held(&volume).or_else(|| covers_too_little(&volume, order)) {
+        return Err(why);
     }
     let (key, copied) = results::key_of(&volume.source);
     let own = results::folder_of(key);
@@ -155,6 +158,15 @@ fn held(volume: &Volume) -> Option<Fault> {
     let Source::Case(case) = &volume.source else { return None };
     let hold = case.channels.iter().find_map(|series| series.hold.as_ref())?;
     Some(Fault::new(hold.code, hold.detail.clone()))
+}
+
+/// What the headers said of coverage, confirmed from the image: slices of air cover nothing.
+fn covers_too_little(volume: &Volume, order: &Order) -> Option<Fault> {
+    let manifest = &order.model.manifest;
+    let least = manifest.scope.min_coverage.filter(|_| matches!(volume.source, Source::Case(_)))?;
+    let extent = volume.body_extent().filter(|extent| *extent < least - SPACING_ROUNDING)?;
+    let detail = format!("The slices that hold a body cover {extent:.1} mm, at least {least} mm are needed (model `{}`)", manifest.name);
+    Some(Fault::new(Code::ScopeCoverage, detail))
 }
 
 fn limits(order: &Order) -> Limits {

@@ -2,8 +2,7 @@
 
 use super::identity::{WRITER_VERSION, hex};
 use super::segmentation::{RESEARCH_MARK, segment_numbers};
-use super::stats::Stats;
-use super::{JobDates, ResultRequest, Settings, warnings_of};
+use super::{Found, JobDates, ResultRequest, Settings};
 use crate::dicom::seg::Kind;
 use crate::models::Status;
 use crate::series::Series;
@@ -184,14 +183,13 @@ impl ResultManifest {
     /// Everything but the files, which are added once they are written.
     pub(super) fn new(
         request: &ResultRequest<'_>,
-        labels: &LabelMap,
-        stats: &Stats,
+        found: &Found<'_>,
         volume_key: &[u8; 32],
         identity: String,
         digest: String,
     ) -> ResultManifest {
         let model = &request.model.manifest;
-        let warnings = warnings_of(labels.source());
+        let (labels, stats) = (found.labels, &found.stats);
         let source = match labels.source() {
             Source::Case(case) => {
                 let series: Vec<_> = case.channels.iter().map(input_series).collect();
@@ -230,7 +228,7 @@ impl ResultManifest {
             spacing_mm: [z, y, x],
             labels: labels.table().iter().zip(segment_numbers(labels.table(), Kind::Binary)).map(entry).collect(),
             outputs: Vec::new(),
-            warnings,
+            warnings: found.warnings.clone(),
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::config::Format;
 use crate::dicom::CopiedAttributes;
 use crate::dicom::seg::{Kind, WriteError};
 use crate::fault::{Code, Fault};
-use crate::models::Generation;
+use crate::models::{Generation, Label, Manifest, OnUnknown};
 use crate::series::{Case, Irregular};
 use crate::sys::durable::{self, Step, StorageError};
 use crate::volume::{LabelMap, Labels, Source, Volume, nifti};
@@ -165,6 +165,33 @@ pub fn possible_formats(formats: &[Format], source: &Source) -> Vec<Format> {
     possible
 }
 
+/// What was found: labels, their figures, and what has to be told with them.
+struct Found<'a> {
+    labels: &'a LabelMap,
+    stats: Stats,
+    /// Stable codes, ascending.
+    warnings: Vec<String>,
+}
+
+impl<'a> Found<'a> {
+    /// With `scope.expects` the image itself has to show the anatomy that the model is made for: one of those labels, not cut by the edge.
+    fn of(labels: &'a LabelMap, manifest: &Manifest) -> Result<Found<'a>, Fault> {
+        let stats = Stats::of(labels);
+        let mut warnings = warnings_of(labels.source());
+        let expects = &manifest.scope.expects;
+        let is_whole = |label: &Label| stats.labels.get(usize::from(label.value)).is_some_and(|f| f.voxels > 0 && !f.touches_edge);
+        if !expects.is_empty() && !labels.table().iter().any(|label| expects.contains(&label.name) && is_whole(label)) {
+            if manifest.scope.on_unknown == OnUnknown::Refuse {
+                let detail = format!("None of {} was found whole (model `{}`)", expects.join(", "), manifest.name);
+                return Err(Fault::new(Code::ScopeAnatomy, detail));
+            }
+            warnings.push("anatomy_unconfirmed".into());
+            warnings.sort();
+        }
+        Ok(Found { labels, stats, warnings })
+    }
+}
+
 /// What names the voxels of a source, and the attributes that its results repeat.
 pub fn key_of(source: &Source) -> (&[u8; 32], &CopiedAttributes) {
     const NONE: &CopiedAttributes = &CopiedAttributes { elements: Vec::new() };
@@ -187,17 +214,17 @@ pub fn folder_of(volume_key: &[u8; 32]) -> String {
 }
 
 /// Writes the results of one volume into `dir`, each file synced: the formats asked for as far as the source allows them
-/// ([`possible_formats`]), and `manifest.json`.
+/// ([`possible_formats`]), and `manifest.json`. `scope.anatomy` when the labels show that the model is not made for the image.
 pub fn build(labels: &LabelMap, volume: &Volume, request: &ResultRequest<'_>, dir: &Path) -> Result<Results, Fault> {
     let (volume_key, copied) = key_of(labels.source());
     let identity = Identity::new(volume_key, &request.model.digest, &request.settings, copied, &warnings_of(labels.source()));
     let formats = possible_formats(request.formats, labels.source());
-    let stats = Stats::of(labels);
+    let found = Found::of(labels, &request.model.manifest)?;
     let (digest, prepared) = rayon::join(
         || labels_digest(labels),
         || {
             let dicom = formats.iter().filter(|f| matches!(f, Format::Seg | Format::LabelMap));
-            dicom.map(|&f| write_dicom(f, (labels, &stats), request, &identity, dir)).collect::<Result<Vec<_>, _>>()
+            dicom.map(|&f| write_dicom(f, &found, request, &identity, dir)).collect::<Result<Vec<_>, _>>()
         },
     );
     let mut outputs = prepared?;
@@ -208,14 +235,14 @@ pub fn build(labels: &LabelMap, volume: &Volume, request: &ResultRequest<'_>, di
             let path = dir.join(file_name(format));
             match format {
                 Format::Nifti => write_nifti(&path, labels)?,
-                _ => durable::write_file(&path, &preview::render(labels, volume, &stats, &request.model.manifest)?)?,
+                _ => durable::write_file(&path, &preview::render(labels, volume, &found.stats, &request.model.manifest)?)?,
             }
             output(format, &path, None)
         })
         .collect::<Result<_, ResultsError>>()?;
     outputs.extend(others);
 
-    let mut manifest = ResultManifest::new(request, labels, &stats, volume_key, identity.hex(), digest);
+    let mut manifest = ResultManifest::new(request, &found, volume_key, identity.hex(), digest);
     let left_out = request.formats.iter().filter(|f| !outputs.iter().any(|o| o.format == f.name()));
     manifest.warnings.extend(left_out.map(|f| format!("left_out_{f}")));
     manifest.outputs = outputs;
@@ -232,16 +259,16 @@ pub fn write_manifest(path: &Path, manifest: &ResultManifest) -> Result<(), Faul
 
 fn write_dicom(
     format: Format,
-    (labels, stats): (&LabelMap, &Stats),
+    found: &Found<'_>,
     request: &ResultRequest<'_>,
     identity: &Identity,
     dir: &Path,
 ) -> Result<Output, ResultsError> {
-    let Source::Case(case) = labels.source() else { return Err(ResultsError::NoSeries) };
+    let Source::Case(case) = found.labels.source() else { return Err(ResultsError::NoSeries) };
     let case: &Case = case;
     let kind = if format == Format::Seg { Kind::Binary } else { Kind::LabelMap };
     let path = dir.join(file_name(format));
-    let (_, uids) = write_object(&path, kind, format.name(), case, (labels, stats), request, identity)?;
+    let (_, uids) = write_object(&path, kind, format.name(), case, found, request, identity)?;
     output(format, &path, Some(uids))
 }
 

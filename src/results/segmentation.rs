@@ -2,14 +2,13 @@
 
 use super::colour::cielab;
 use super::identity::{Identity, WRITER_VERSION};
-use super::stats::Stats;
-use super::{JobDates, ResultRequest, ResultsError, warnings_of};
+use super::{Found, JobDates, ResultRequest, ResultsError};
 use crate::dicom::encode::{Concept, Encoder, dcm};
 use crate::dicom::seg::{Algorithm, Description, Kind, LabelValues, Measures, Segment, SourcePlane, SourceSeries, Written, write};
 use crate::dicom::{CopiedAttributes, RawElement, Uid};
 use crate::models::{Code, LabelTable, Manifest, Status};
 use crate::series::{Case, Series};
-use crate::volume::{LabelMap, Labels};
+use crate::volume::Labels;
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 use std::path::Path;
@@ -52,10 +51,11 @@ pub(super) fn write_object(
     kind: Kind,
     role: &str,
     case: &Case,
-    (labels, stats): (&LabelMap, &Stats),
+    found: &Found<'_>,
     request: &ResultRequest<'_>,
     identity: &Identity,
 ) -> Result<(Written, ObjectUids), ResultsError> {
+    let labels = found.labels;
     let series = case.grid_series().ok_or(ResultsError::NoSeries)?;
     let manifest = &request.model.manifest;
     let uids = ObjectUids {
@@ -71,7 +71,7 @@ pub(super) fn write_object(
             value,
             number,
             label: &label.name,
-            description: stats.labels.get(usize::from(value)).filter(|figures| figures.touches_edge).map(|_| INCOMPLETE),
+            description: found.stats.labels.get(usize::from(value)).filter(|figures| figures.touches_edge).map(|_| INCOMPLETE),
             category: concept(&label.category),
             property_type: concept(&label.property_type),
             modifier: label.modifier.as_ref().map(concept),
@@ -95,7 +95,7 @@ pub(super) fn write_object(
         segments,
         algorithm: Algorithm { name: &manifest.name, version: &manifest.version },
     };
-    let base = attributes(case, series, &uids, role, labels, request, identity);
+    let base = attributes(case, series, &uids, role, found, request, identity);
     let values = match labels.labels() {
         Labels::U8(v) => LabelValues::U8(v),
         Labels::U16(v) => LabelValues::U16(v),
@@ -109,7 +109,7 @@ fn attributes(
     series: &Series,
     uids: &ObjectUids,
     role: &str,
-    labels: &LabelMap,
+    found: &Found<'_>,
     request: &ResultRequest<'_>,
     identity: &Identity,
 ) -> Encoder {
@@ -177,19 +177,19 @@ fn attributes(
     }
     e.text(tags::CONTENT_QUALIFICATION, VR::CS, if research { "RESEARCH" } else { "PRODUCT" });
     e.text(tags::CONTENT_LABEL, VR::CS, &content_label(&manifest.name));
-    let found = match labels.present().len() {
+    let structures = match found.labels.present().len() {
         0 => "no structure found".to_owned(),
-        n => format!("{n} of {} structures found", labels.table().len()),
+        n => format!("{n} of {} structures found", found.labels.table().len()),
     };
     let description = match request.replaces.as_ref().and_then(|r| r.instances.first()) {
         Some(earlier) => format!("Replaces {earlier}"),
-        None if research => format!("{RESEARCH_MARK}: {found}"),
-        None => found,
+        None if research => format!("{RESEARCH_MARK}: {structures}"),
+        None => structures,
     };
     e.one(tags::CONTENT_DESCRIPTION, VR::LO, &description, 64);
-    let warnings = warnings_of(labels.source());
+    let warnings = &found.warnings;
     if !warnings.is_empty() {
-        e.one(tags::IMAGE_COMMENTS, VR::LT, &format!("About the source: {}", warnings.join(", ")), LONGEST_COMMENT);
+        e.one(tags::IMAGE_COMMENTS, VR::LT, &format!("To be noted: {}", warnings.join(", ")), LONGEST_COMMENT);
     }
     e.text(tags::BURNED_IN_ANNOTATION, VR::CS, "NO");
     e.text(tags::LOSSY_IMAGE_COMPRESSION, VR::CS, if lossy { "01" } else { "00" });

@@ -5,6 +5,7 @@
 
 mod affine;
 mod back;
+mod body;
 mod crop;
 pub mod decode;
 mod join;

@@ -9,6 +9,7 @@ mod character_sets;
 mod checkpoint;
 mod cli;
 mod corpus;
+mod coverage;
 mod decode;
 mod delivery;
 mod dicom_input;

@@ -4,6 +4,8 @@ use crate::need;
 use crate::seg_object::phantom::{Grid, generation, label_map, request, series, table, volume};
 use crate::support::{data, schema};
 use stunetd::config::Format;
+use stunetd::fault::Code;
+use stunetd::models::{OnUnknown, Scope};
 use stunetd::results::{build, cielab, possible_formats};
 use stunetd::volume::nifti::NiftiGeometry;
 use stunetd::volume::{Affine, LabelMap, Labels, Quantity, Source, Volume};
@@ -102,6 +104,36 @@ fn volumes_are_in_millilitres_and_cut_structures_have_none() {
     let results = build(&map, &volume(&map), &request(&model, &[]), dir.path()).expect("built");
     let expected = 12.0 * 0.75 * 0.8 * (2.5 + 5.0) / 1000.0;
     assert!((results.manifest.labels[0].volume_ml.expect("whole") - expected).abs() < 1e-3);
+}
+
+/// The image has to show what the model is made for: whole, not merely cut by an edge.
+#[test]
+fn the_anatomy_is_confirmed_by_what_is_found() {
+    let mut labels = vec![0u8; 500];
+    // Label 1 within the image, 2 cut by its edge, 3 not there.
+    labels[255] = 1;
+    labels[0] = 2;
+    let map = label_map(&series(&Grid::axial([5, 10, 10])), labels, table(3));
+    let name = |value: u16| map.table().get(value).expect("label").name.clone();
+    let built = |expects: &[u16], on_unknown| {
+        let mut model = generation(map.table());
+        model.manifest.scope = Scope { expects: expects.iter().map(|&v| name(v)).collect(), on_unknown, ..Scope::default() };
+        let dir = tempfile::tempdir().expect("folder");
+        let results = build(&map, &volume(&map), &request(&model, &[Format::Seg]), dir.path());
+        let object = std::fs::read(dir.path().join("seg.dcm")).unwrap_or_default();
+        (results.map(|r| r.manifest.warnings).map_err(|fault| fault.code), object.windows(19).any(|w| w == b"anatomy_unconfirmed"))
+    };
+    let flagged = || Ok(vec!["anatomy_unconfirmed".to_owned()]);
+    for (expects, on_unknown, expected) in [
+        (&[][..], OnUnknown::Refuse, Ok(vec![])),
+        (&[3, 1], OnUnknown::Refuse, Ok(vec![])),
+        (&[2, 3], OnUnknown::Refuse, Err(Code::ScopeAnatomy)),
+        (&[2, 3], OnUnknown::Flag, flagged()),
+        (&[3], OnUnknown::Flag, flagged()),
+    ] {
+        let told = expected == flagged();
+        assert_eq!(built(expects, on_unknown), (expected, told), "{expects:?}");
+    }
 }
 
 /// A partner that ends within the grid cuts structures as the edge of the image does.

@@ -177,7 +177,7 @@ fn what_is_cut_and_what_is_odd_stands_in_the_object() {
     let cut = map.table().get(1).expect("label").name.clone();
     for name in ["seg.dcm", "labelmap.dcm"] {
         let set = object(&dir, name);
-        assert_eq!(set.text((0x20, 0x4000)), "About the source: age_unknown, dose_assumed_mbq");
+        assert_eq!(set.text((0x20, 0x4000)), "To be noted: age_unknown, dose_assumed_mbq");
         let described = set.items((0x62, 0x02)).iter().filter(|s| s.0.contains_key(&(0x62, 0x06)));
         let described: Vec<_> = described.map(|s| (s.text((0x62, 0x05)), s.text((0x62, 0x06)))).collect();
         assert_eq!(described, [(cut.clone(), INCOMPLETE.to_owned())], "{name}");
