@@ -62,6 +62,5 @@ fn probe(config: Config, folders: &[PathBuf]) -> Result<Probe, Fault> {
     let watched: Vec<PathBuf> = config.watch.iter().map(|w| w.path.clone()).collect();
     // Before the scan starts threads: its workers can be forked.
     let decoder = Decoder::new(DecoderConfig { fork: true, ..DecoderConfig::default() })?;
-    let policy = Policy { irregular: config.intake.irregular, min_slices: config.intake.min_slices, ..Policy::default() };
-    Probe::folders(if folders.is_empty() { &watched } else { folders }, &rules, &policy, &decoder)
+    Probe::folders(if folders.is_empty() { &watched } else { folders }, &rules, &Policy::of(&config), &decoder)
 }

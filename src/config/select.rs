@@ -40,6 +40,8 @@ table! {
         kernel: Option<Pattern> = None,
         /// Manufacturer matches.
         manufacturer: Option<Pattern> = None,
+        /// What is taken although no series of its kind is otherwise.
+        accept: Vec<Accept> = Vec::new(),
         /// Image Type has all of these values.
         image_type: Vec<String> = Vec::new(),
         /// One of these orientations.
@@ -89,6 +91,14 @@ choice! {
         Routine = "routine",
         /// Before all others.
         Stat = "stat",
+    }
+}
+
+choice! {
+    /// What is refused unless a rule asks for it.
+    Accept {
+        /// CT that was computed from other images (Image Type DERIVED\SECONDARY): slices in Hounsfield units all the same, for all one knows.
+        Derived = "derived",
     }
 }
 
@@ -241,8 +251,8 @@ impl Select {
                 wrong.push(("select.name", i, format!("there is a rule `{}` already", rule.name)));
             }
             let acts = !rule.model.as_os_str().is_empty() || rule.priority != Priority::Routine || rule.per_study != PerStudy::All;
-            if rule.ignore && acts {
-                wrong.push(("select.ignore", i, "a rule that ignores has no model, priority or per_study".into()));
+            if rule.ignore && (acts || !rule.accept.is_empty()) {
+                wrong.push(("select.ignore", i, "a rule that ignores has no model, priority, per_study or accept".into()));
             }
             if rule.per_study == PerStudy::All && !rule.prefer.is_empty() {
                 wrong.push(("select.prefer", i, "needs per_study = \"best\"".into()));

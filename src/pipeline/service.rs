@@ -157,10 +157,6 @@ fn print(policy: &Policy, choice: &Choice) -> String {
     format!("{} {policy:?} {}", env!("CARGO_PKG_VERSION"), choice.print())
 }
 
-fn policy(config: &Config) -> Policy {
-    Policy { irregular: config.intake.irregular, min_slices: config.intake.min_slices, ..Policy::default() }
-}
-
 fn quiet(config: &Config) -> Quiet {
     Quiet { least: config.intake.quiet_min.0, most: config.intake.quiet.0 }
 }
@@ -198,7 +194,7 @@ impl Service {
         if let Some(problem) = problem {
             tracing::warn!(rescan = %config.intake.rescan, "no notices of changes, only the periodic look: {problem}");
         }
-        let policy = policy(&config);
+        let policy = Policy::of(&config);
         let choice = Choice::new(rules, &order, config.intake.study_quiet.0, metrics.clone());
         let rules = print(&policy, &choice);
         let seat = Arc::new(street.board().seat());

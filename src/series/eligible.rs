@@ -1,6 +1,6 @@
 //! Which images may become a volume, and whether their values are what a model takes (header evidence only).
 
-use super::types::Refusal;
+use super::types::{Refusal, is_derived};
 use crate::dicom::{Frame, Instance, PixelFormat};
 use crate::fault::Code;
 
@@ -38,8 +38,8 @@ fn refusal(code: Code, detail: impl Into<String>) -> Refusal {
     Refusal { code, detail: detail.into() }
 }
 
-/// Why an image is no slice of a volume, whatever its series: colour, localizer, derived.
-pub(super) fn unfit(instance: &Instance) -> Option<Refusal> {
+/// Why an image is no slice of a volume, whatever its series: colour, localizer, derived (unless `derived` are taken).
+pub(super) fn unfit(instance: &Instance, derived: bool) -> Option<Refusal> {
     let types = &instance.image_type;
     let is = |at: usize, word: &str| types.get(at).is_some_and(|t| t == word);
     if !instance.monochrome {
@@ -49,7 +49,7 @@ pub(super) fn unfit(instance: &Instance) -> Option<Refusal> {
         return Some(refusal(Code::SeriesLocalizer, "Image Type LOCALIZER"));
     }
     // PET reconstructions that left the scanner's format are marked SECONDARY, too, and stay quantitative.
-    if instance.object.modality() == "CT" && is(0, "DERIVED") && is(1, "SECONDARY") {
+    if instance.object.modality() == "CT" && is_derived(types) && !derived {
         return Some(refusal(Code::SeriesDerived, "Image Type DERIVED\\SECONDARY"));
     }
     let projection = types.iter().skip(2).find(|t| PROJECTIONS.contains(&t.as_str()))?;

@@ -5,7 +5,7 @@ use super::eligible::{Values, hounsfield, is_localizer, unfit};
 use super::geometry::{Stack, axes, stack};
 use super::grids::{self, Grid};
 use super::phases::{self, Member, Phases};
-use super::types::{Grouped, Plane, PlaneDigest, Policy, Refusal, RejectedSeries, Series};
+use super::types::{Grouped, Plane, PlaneDigest, Policy, Refusal, RejectedSeries, Series, is_derived};
 use crate::dicom::{Instance, PhaseKey, PhaseValue, RefusedFile, SeriesKey, Uid};
 use crate::fault::Code;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,8 +52,10 @@ fn one_series(key: &SeriesKey, members: Vec<Instance>, policy: &Policy, digest: 
     let mut fit = Vec::with_capacity(members.len());
     let mut unfit_files = Vec::new();
     let mut first_reason = None;
+    // Beside original images derived ones are not taken: they would be slices of one volume.
+    let derived = policy.derived && members.iter().all(|i| unfit(i, false).is_some());
     for instance in members {
-        match unfit(&instance) {
+        match unfit(&instance, derived) {
             None => fit.push(instance),
             Some(why) => {
                 unfit_files.push(instance.relative.clone());
@@ -220,6 +222,9 @@ fn build(members: &[Member], phase: Option<u32>, warnings: &[&str], policy: &Pol
     let lossy = members.iter().any(|m| m.instance.lossy);
     if lossy {
         warnings.push("lossy_source".into());
+    }
+    if members.iter().any(|m| m.instance.object.modality() == "CT" && is_derived(&m.instance.image_type)) {
+        warnings.push("derived_source".into());
     }
     let mut hold = None;
     if instance.object.modality() == "CT" {

@@ -1,6 +1,6 @@
 //! The types of this room: planes, geometry, series, cases.
 
-use crate::config::Irregular;
+use crate::config::{Accept, Config, Irregular};
 use crate::dicom::{CopiedAttributes, PetHeader, PixelFormat, PlaneTiming, RefusedFile, Rescale, SelectionTags, SeriesKey, Uid};
 use crate::fault::{Code, Fault};
 use std::path::{Path, PathBuf};
@@ -63,6 +63,11 @@ pub struct PixelSpacing {
 /// The warning of a series whose injected dose, too small for Bq, was taken as MBq.
 pub const DOSE_ASSUMED: &str = "dose_assumed_mbq";
 
+/// Image Type DERIVED\SECONDARY.
+pub(super) fn is_derived(image_type: &[String]) -> bool {
+    matches!(image_type, [pixels, patient, ..] if pixels == "DERIVED" && patient == "SECONDARY")
+}
+
 /// Ordered planes of one grid: one frame of reference, parallel, spacing regular or the irregularity described.
 #[derive(Clone, Debug)]
 pub struct Series {
@@ -99,6 +104,11 @@ pub struct Series {
 }
 
 impl Series {
+    /// Whether it is CT that was computed from other images.
+    pub fn is_derived(&self) -> bool {
+        self.modality == "CT" && is_derived(&self.image_type)
+    }
+
     /// Whether the injected dose, too small for Bq, was taken as MBq.
     pub fn dose_was_assumed(&self) -> bool {
         self.warnings.iter().any(|w| w == DOSE_ASSUMED)
@@ -159,11 +169,21 @@ pub struct Policy {
     pub min_slices: usize,
     /// Most planes of a series.
     pub max_planes: usize,
+    /// Whether CT of Image Type DERIVED\SECONDARY may be a volume; a rule has to ask for it too.
+    pub derived: bool,
+}
+
+impl Policy {
+    /// What a configuration accepts.
+    pub fn of(config: &Config) -> Policy {
+        let derived = config.select.iter().any(|rule| rule.accept.contains(&Accept::Derived));
+        Policy { irregular: config.intake.irregular, min_slices: config.intake.min_slices, derived, ..Policy::default() }
+    }
 }
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { irregular: Irregular::Refuse, min_slices: 3, max_planes: MOST_PLANES }
+        Policy { irregular: Irregular::Refuse, min_slices: 3, max_planes: MOST_PLANES, derived: false }
     }
 }
 

@@ -218,6 +218,22 @@ fn the_first_rule_that_matches_decides() {
     assert_eq!(refusal(&all, Header { modality: "PT", ..Default::default() }).0, Code::ScopeModality);
 }
 
+/// A derived CT, if intake lets one through, is for rules that ask for it: alone, as a partner, and to be ignored.
+#[test]
+fn derived_series_are_for_rules_that_accept_them() {
+    let derived = Header { image_type: "DERIVED\\SECONDARY\\MPR", ..Header::default() };
+    let accepting = "[[select]]\nname = \"plain\"\n[[select]]\nname = \"mpr\"\naccept = [\"derived\"]";
+    assert_eq!(verdicts(&rules(accepting), &[derived.clone(), Header { series: 2, ..Header::default() }]), ["mpr 1", "plain 2"]);
+    assert_eq!(verdicts(&rules(THIN), std::slice::from_ref(&derived)), ["no_rule select.no_rule"]);
+    let ignoring = format!("[[select]]\nname = \"no\"\nignore = true\nimage_type = [\"MPR\"]\n{accepting}");
+    assert_eq!(verdicts(&rules(&ignoring), std::slice::from_ref(&derived)), ["ignored select.ignored"]);
+    let turned = "[[select]]\nname = \"petct\"\nmodel = \"turned\"";
+    assert_eq!(verdicts(&rules(turned), &[derived.clone(), pet(2)]), ["no_rule select.no_rule", "no_rule select.no_partner"]);
+    let taken = format!("{turned}\naccept = [\"derived\"]");
+    assert_eq!(verdicts(&rules(&taken), &[derived, pet(2)]), ["with 2", "petct 1+2"]);
+    assert!(config::parse("[[select]]\nname = \"a\"\nignore = true\naccept = [\"derived\"]\n[[select]]\nname = \"b\"").is_err());
+}
+
 #[test]
 fn a_miss_names_the_condition_and_no_free_text() {
     let cases = [

@@ -118,10 +118,7 @@ struct Asked {
 /// What the command line says, then the configuration.
 fn asked(args: &Args) -> Result<Asked, Fault> {
     let config = args.config.as_deref().map(config::load).transpose()?;
-    let mut policy = Policy::default();
-    if let Some(config) = &config {
-        (policy.irregular, policy.min_slices) = (config.intake.irregular, config.intake.min_slices);
-    }
+    let mut policy = config.as_ref().map(Policy::of).unwrap_or_default();
     policy.irregular = args.irregular.unwrap_or(policy.irregular);
     policy.min_slices = args.min_slices.map_or(policy.min_slices, usize::from);
     let assume_mbq = args.assume_mbq || config.as_ref().is_some_and(|config| config.intake.assume_mbq);

@@ -1,6 +1,6 @@
 //! Conditions of a rule on a series' header.
 
-use crate::config::{Orientation, Select};
+use crate::config::{Accept, Orientation, Select};
 use crate::series::Series;
 
 /// The first condition of a rule that a series does not meet.
@@ -56,8 +56,16 @@ pub(super) fn has_contrast(s: &Series) -> bool {
     !s.selection.contrast_agent.trim().is_empty()
 }
 
+/// Whether a rule takes series of this kind.
+pub(super) fn accepts(rule: &Select, s: &Series) -> bool {
+    !s.is_derived() || rule.accept.contains(&Accept::Derived)
+}
+
 /// The first condition that does not hold: its key, and what was found.
 pub(super) fn miss(rule: &Select, s: &Series) -> Option<(&'static str, String)> {
+    if !rule.ignore && !accepts(rule, s) {
+        return Some(("accept", "is DERIVED\\SECONDARY, which it does not name".into()));
+    }
     if !rule.modality.is_empty() && !rule.modality.iter().any(|m| m.name() == s.modality) {
         let names: Vec<_> = rule.modality.iter().map(|m| m.name()).collect();
         return Some(("modality", format!("{} is not one of {}", s.modality, names.join(", "))));

@@ -1,7 +1,7 @@
 //! What the rules say of each series of a study.
 
 use super::acquisitions::acquisitions;
-use super::conditions::{Miss, coverage, has_contrast, miss, slice_distance};
+use super::conditions::{Miss, accepts, coverage, has_contrast, miss, slice_distance};
 use super::kernels::Kernel;
 use super::pairs::partner;
 use super::rules::{Rule, channels};
@@ -188,7 +188,7 @@ fn first_match(rules: &[Rule], all: &[&Series], index: usize, ignored: &[Option<
             missed("model", format!("`{}` is for {}, not for {}", manifest.name, manifest.scope.modality.join(" and "), series.modality));
             continue;
         }
-        let case = match case(all, index, manifest, |i| ignored[i].is_none_or(|by| by > number)) {
+        let case = match case(all, index, manifest, |i| ignored[i].is_none_or(|by| by > number) && accepts(&rule.select, all[i])) {
             Ok(case) => case,
             Err(found) => {
                 missed("pair", found);

@@ -1,10 +1,11 @@
 //! Reading the configuration again while the daemon runs: checked whole, then taken whole, or left.
 
-use super::{Service, policy, print, quiet};
+use super::{Service, print, quiet};
 use crate::config::{self, Config};
 use crate::fault::{Code, Fault};
 use crate::intake::select::{Rule, rules};
 use crate::pipeline::stages::Order;
+use crate::series::Policy;
 use crate::telemetry::log;
 use crossbeam::channel::Receiver;
 use std::path::PathBuf;
@@ -58,7 +59,7 @@ impl Service {
         if let Some(doors) = &self.doors {
             doors.set(&config.dimse);
         }
-        self.policy = policy(&config);
+        self.policy = Policy::of(&config);
         self.settle.set_quiet(quiet(&config));
         self.order = Order {
             irregular: config.intake.irregular,
