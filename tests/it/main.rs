@@ -30,6 +30,7 @@ mod pairs;
 mod pipeline_e2e;
 mod preprocessing;
 mod purge;
+mod quantities;
 mod real_series;
 mod receive;
 mod remote;

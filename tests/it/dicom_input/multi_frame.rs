@@ -1,12 +1,13 @@
 //! Enhanced and legacy converted objects: functional groups become planes, per frame before shared.
 
 use super::maker::{Content, Element, Encoding, file, items, text, with, word};
+use crate::support::cases::{decoder, series_in};
 use std::path::{Path, PathBuf};
 use stunetd::dicom::guard::Limits;
 use stunetd::dicom::{ImageObject, Instance, PhaseKey, PhaseValue, read_instance};
 use stunetd::intake::scan::{ScanLimits, scan};
-use stunetd::series::{Grouped, Policy, group};
-use stunetd::volume::suv;
+use stunetd::series::{Case, Grouped, Policy, group};
+use stunetd::volume::{self, Quantity, ReadLimits, suv};
 
 fn double(group: u16, element: u16, value: f64) -> Element {
     Element { tag: (group, element), vr: "FD", content: Content::Bytes(value.to_le_bytes().to_vec()) }
@@ -186,7 +187,7 @@ fn enhanced_pet_gives_suv_by_the_time_that_its_values_refer_to() {
         text(0x0018, 0x1075, "DS", "6586.2"),
         text(0x0018, 0x1078, "DT", "20240131083500"),
     ];
-    let factors = |decayed_to: Option<&'static str>, attenuation: &'static str| {
+    let object = |decayed_to: Option<&'static str>, attenuation: &'static str| {
         let frames = (0..3).map(|n| vec![content("1", 0), position(f64::from(n)), rescale("2", "0", "BQML")]).collect();
         let mut more = vec![
             text(0x0010, 0x1030, "DS", "75"),
@@ -195,7 +196,10 @@ fn enhanced_pet_gives_suv_by_the_time_that_its_values_refer_to() {
             text(0x0018, 0x9759, "CS", attenuation),
         ];
         more.extend(decayed_to.map(|time| text(0x0018, 0x9701, "DT", time)));
-        let found = grouped(&enhanced(ENHANCED_PET, frames, vec![], more));
+        enhanced(ENHANCED_PET, frames, vec![], more)
+    };
+    let factors = |decayed_to: Option<&'static str>, attenuation: &'static str| {
+        let found = grouped(&object(decayed_to, attenuation));
         let reasons: Vec<_> = found.rejected.iter().map(|r| r.refusal.code.reason()).collect();
         let series = found.series.first().ok_or(reasons)?;
         let timing: Vec<_> = series.planes.iter().map(|p| p.timing).collect();
@@ -212,4 +216,15 @@ fn enhanced_pet_gives_suv_by_the_time_that_its_values_refer_to() {
     assert_eq!((none.of_series(), none.per_plane.len()), (None, 3));
     close(none.per_plane[0], 75e3 / (370e6 * left(1.0 + 0.125 / 3600.0)));
     assert_eq!(factors(Some("20240131093500"), "NO").expect_err("not corrected"), ["not_attenuation_corrected"]);
+
+    // As files: every voxel is stored as 7, which is 14 Bq/ml.
+    let folder = tempfile::tempdir().expect("folder");
+    let decoder = decoder();
+    for (decayed_to, dose) in [(Some("20240131093500"), left(1.0)), (Some("20240131083500"), 1.0), (None, left(1.0 + 0.125 / 3600.0))] {
+        std::fs::write(folder.path().join("x"), file(&object(decayed_to, "YES"), Encoding::Explicit)).expect("write");
+        let channels = series_in(folder.path(), &decoder);
+        let volume = volume::read(Case { channels, grid: 0, volume_key: [0; 32] }, &ReadLimits::default(), &decoder).expect("read");
+        assert_eq!((volume.shape, &volume.quantity[..]), ([3, 2, 2], &[Quantity::SuvBw][..]));
+        volume.data.iter().for_each(|v| close(f64::from(*v), 14.0 * 75e3 / (370e6 * dose)));
+    }
 }

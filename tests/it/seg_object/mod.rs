@@ -4,6 +4,7 @@ mod judge;
 pub mod phantom;
 mod plain;
 mod readback;
+mod street;
 
 use phantom::{Grid, blobs, generation, label_map, request, series, table, volume};
 use stunetd::config::Format;

@@ -230,6 +230,29 @@ fn a_dose_in_mbq_parks_the_job_unless_the_configuration_allows_it() {
 }
 
 #[test]
+fn missing_slices_are_refused_and_resampled_where_the_configuration_says_so() {
+    for resample in [false, true] {
+        let mut world = World::new();
+        world.configure = Box::new(move |config| {
+            config.intake.irregular = if resample { config::Irregular::Resample } else { config::Irregular::Refuse };
+        });
+        let daemon = Daemon::start(&world);
+        let series = Ct::new(1, 9);
+        (0..9).filter(|&slice| slice != 4).for_each(|slice| series.write_slice(&world.incoming(), slice));
+        if resample {
+            let manifest = world.manifest(&daemon.next_result());
+            // The labels are on the slices that exist.
+            assert_eq!((manifest.shape, manifest.settings.irregular), ([8, 24, 32], config::Irregular::Resample));
+            assert!(manifest.outputs.iter().any(|output| output.file == "seg.dcm"));
+        } else {
+            daemon.shows(&refused("series.missing_slice"), 1.0);
+            assert_eq!((world.engine.calls(), world.results().len()), (0, 0));
+        }
+        daemon.end().expect("a clean end");
+    }
+}
+
+#[test]
 fn the_real_program_follows_its_rules() {
     let models = tempfile::tempdir().expect("folder");
     let other = other_model(models.path(), "other");
