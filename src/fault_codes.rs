@@ -127,6 +127,8 @@ codes! {
     LedgerRestored, "ledger.restored", Retryable, "The ledger is older than the one that was here last: a backup was restored.", "Nothing; results are compared with the folders, and deliveries are verified before they are sent again.";
     LedgerStaleToken, "ledger.stale_token", Retryable, "The lease on this work was lost: it ran out, or the work was cancelled.", "Nothing; what another worker does counts.";
     LedgerInvalid, "ledger.invalid_text", Poison, "A text for the ledger is empty or too long.", "Report it with the log lines around it.";
+    LedgerUnknown, "ledger.unknown", Poison, "The ledger knows no such case, run, patient or generation.", "See `stunetd model list`, or the list of cases or runs, for what there is.";
+    LedgerNotAllowed, "ledger.not_allowed", Poison, "The state of this case, run, patient or generation does not allow this.", "See the message.";
     JobUnknown, "job.unknown", Poison, "There is no such job.", "See `stunetd jobs list`.";
     JobWrongState, "job.wrong_state", Poison, "The job's state does not allow this.", "See `stunetd jobs show` for its state.";
     JobCrashed, "job.crashed_the_daemon", Poison, "The daemon died each time while it worked on this study alone.", "Send the study and the log to the makers; `stunetd jobs retry` tries once more.";

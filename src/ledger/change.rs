@@ -2,6 +2,7 @@
 
 use super::names::Priority;
 use super::records::{Delivery, Job, JobId, Moment, Problem, Published, Received, Token};
+use super::training::TrainingChange;
 use crate::dicom::SeriesKey;
 use crate::telemetry::Evidence;
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub enum Change {
         /// The worker's claim.
         token: Token,
     },
-    /// It is done with another model than the lease named.
+    /// It is done with another model than the lease named. Refused as [`super::LedgerError::Stale`] for a model that was rolled back.
     Pin {
         /// The worker's claim.
         token: Token,
@@ -115,6 +116,8 @@ pub enum Change {
         /// Why.
         problem: Problem,
     },
+    /// A step of models or of what they learn from.
+    Training(TrainingChange),
     /// Every result that is done so far was compared with the disk.
     Verified,
     /// Acknowledged instances whose files are gone: their time is over.

@@ -4,6 +4,7 @@ use super::change::{Change, Claim, DeliveryClaim, Lease};
 use super::error::LedgerError;
 use super::names::State;
 use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token, Transition};
+use super::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::dicom::SeriesKey;
 use std::time::Duration;
 
@@ -62,6 +63,21 @@ pub trait Reader: Send + Sync {
 
     /// Acknowledged instances in the order of their arrival, at most `limit` of those after the first `skip`.
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError>;
+
+    /// Which generation serves in place of each configured model, for those that have another than their own.
+    fn active(&self) -> Result<Vec<Active>, LedgerError>;
+
+    /// The curated cases, by name.
+    fn cases(&self) -> Result<Vec<CaseRow>, LedgerError>;
+
+    /// The patients of the cases, by key.
+    fn patients(&self) -> Result<Vec<Patient>, LedgerError>;
+
+    /// The training runs, in their order.
+    fn runs(&self) -> Result<Vec<RunRow>, LedgerError>;
+
+    /// The audit of models and cases, whole.
+    fn audit(&self) -> Result<Vec<AuditEntry>, LedgerError>;
 }
 
 /// Which jobs.
@@ -87,7 +103,7 @@ pub trait Ledger: Reader {
     /// The next job, if one may begin now. The attempt is counted, durably, before this returns.
     ///
     /// First come jobs of higher priority, then those that are longer in the line. A suspect begins only when the owner has nothing else in work,
-    /// and nothing begins while the owner has a suspect in work. Jobs of other owners whose lease ran out are first put back, as after a crash.
+    /// and nothing begins while the owner has a suspect in work, or for a model that was rolled back. Jobs of other owners whose lease ran out are first put back, as after a crash.
     fn claim(&self, lease: &Lease) -> Result<Option<Claim>, LedgerError>;
 
     /// The next delivery to a destination, likewise.

@@ -62,6 +62,24 @@ pub enum LedgerError {
         /// What was wanted.
         wish: &'static str,
     },
+    /// Nothing of this name.
+    #[error("there is no {what} {name}")]
+    Unknown {
+        /// What it would be: `case`, `run`, `patient`, `generation`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// Not possible as things are.
+    #[error("{what} {name}: {why}")]
+    NotAllowed {
+        /// What it is about: `case`, `run`, `patient`, `generation`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// Why not.
+        why: String,
+    },
     /// A text is empty or longer than the tables take.
     #[error("`{0}` is empty or too long")]
     Invalid(&'static str),
@@ -81,6 +99,8 @@ impl From<LedgerError> for Fault {
             LedgerError::Stale(_) => Code::LedgerStaleToken,
             LedgerError::UnknownJob(_) => Code::JobUnknown,
             LedgerError::WrongState { .. } => Code::JobWrongState,
+            LedgerError::Unknown { .. } => Code::LedgerUnknown,
+            LedgerError::NotAllowed { .. } => Code::LedgerNotAllowed,
             LedgerError::Invalid(_) => Code::LedgerInvalid,
             LedgerError::Bug(_) => Code::InternalBug,
         };

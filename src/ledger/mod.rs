@@ -5,6 +5,9 @@
 //! lease ran out, the job was cancelled) is refused with everything it reports. After a crash the next opening puts running jobs back; one
 //! that was there at several crashes goes to the end of the line and runs alone, and is parked when that kills the process too.
 //!
+//! Beside them stand which generation of each model serves, the curated cases, the patients' sides of the split and the training runs
+//! ([`TrainingChange`]); every change of those has a line in the audit, whose lines are chained by digests and never removed.
+//!
 //! [`Reader`] and [`Ledger`] say what every ledger does; [`SqliteLedger`] is the one for a single machine. No SQL, connection or
 //! closure crosses this boundary.
 
@@ -15,14 +18,16 @@ mod names;
 mod records;
 mod rules;
 mod sqlite;
+mod training;
 
 pub use crate::telemetry::Evidence;
 pub use change::{Change, Claim, Closing, DeliveryClaim, Lease, NewVolume};
 pub use contract::{Ledger, Limits, Opening, Reader, Which};
 pub use error::LedgerError;
-pub use names::{DeliveryState, Event, Priority, State};
+pub use names::{AuditEvent, CaseKind, CaseState, DeliveryState, Event, PatientRole, Priority, RunState, State};
 pub use records::{
     Delivery, DeliveryId, Entry, Held, Job, JobId, Moment, Object, Outbox, Problem, Progress, Published, Received, Seq, SeriesRecord,
     Token, Transition,
 };
 pub use sqlite::{FILE, Options, SqliteLedger, SqliteReader, set_aside};
+pub use training::{Active, AuditEntry, CaseRow, NewCaseRow, Patient, RunId, RunRow, TrainingChange, chain, first_broken};

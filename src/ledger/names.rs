@@ -117,6 +117,8 @@ names! {
         Parked = "parked",
         /// A worker gave it back undone, at its own end.
         Released = "released",
+        /// Its model was rolled back while it was in work: it is done with the one that serves now.
+        Repinned = "repinned",
         /// The result is published, or the delivery confirmed.
         Finished = "finished",
         /// It is sent again although nobody can tell whether it is there.
@@ -135,6 +137,135 @@ names! {
         Purged = "purged",
         /// The job's row was removed: its files are gone and its time is over.
         Forgotten = "forgotten",
+    }
+}
+
+names! {
+    /// What a case of the curated store is good for.
+    CaseKind {
+        /// A person signed for its labels.
+        Labelled = "labelled",
+        /// A local study without labels: rehearsal, and agreement of models.
+        Unlabelled = "unlabelled",
+    }
+}
+
+names! {
+    /// Where a case of the curated store is.
+    CaseState {
+        /// Waits for a reader.
+        Pending = "pending",
+        /// May be used.
+        Accepted = "accepted",
+        /// A reader does not want it.
+        Refused = "refused",
+        /// A person took it out again; for good.
+        Withdrawn = "withdrawn",
+        /// It did not pass admission.
+        Rejected = "rejected",
+    }
+}
+
+impl CaseState {
+    /// Whether a case may go from here to there.
+    pub fn may_become(self, to: CaseState) -> bool {
+        use CaseState::{Accepted, Pending, Refused, Rejected, Withdrawn};
+        match self {
+            Pending => to != Pending,
+            Accepted => matches!(to, Refused | Withdrawn | Rejected),
+            Refused | Rejected => to != self,
+            Withdrawn => false,
+        }
+    }
+}
+
+names! {
+    /// Which side of the split a patient is on, for ever.
+    PatientRole {
+        /// Learned from.
+        Training = "training",
+        /// Only ever measured on.
+        Locked = "locked",
+    }
+}
+
+names! {
+    /// Where a training run is.
+    RunState {
+        /// Waits for its window.
+        Queued = "queued",
+        /// Its folder is being made.
+        Preparing = "preparing",
+        /// The trainer works, or is paused.
+        Training = "training",
+        /// The candidate is being measured.
+        Evaluating = "evaluating",
+        /// The candidate passed its gates; a person decides.
+        Passed = "passed",
+        /// The candidate runs beside the serving model.
+        Shadow = "shadow",
+        /// The gates refused the candidate.
+        Refused = "refused",
+        /// It could not go on.
+        Failed = "failed",
+        /// A person ended it.
+        Stopped = "stopped",
+        /// The candidate serves, or did.
+        Promoted = "promoted",
+    }
+}
+
+impl RunState {
+    /// Whether it needs the machine, now or in its window. One run at a time does.
+    pub fn is_open(self) -> bool {
+        matches!(self, RunState::Queued | RunState::Preparing | RunState::Training | RunState::Evaluating)
+    }
+
+    /// Whether nothing more happens to it.
+    pub fn is_final(self) -> bool {
+        matches!(self, RunState::Refused | RunState::Failed | RunState::Stopped | RunState::Promoted)
+    }
+
+    /// Whether a run may go from here to there. An open one may go back, as when its folder is made anew.
+    pub fn may_become(self, to: RunState) -> bool {
+        match self {
+            open if open.is_open() => to != RunState::Promoted && to != RunState::Shadow,
+            RunState::Passed => matches!(to, RunState::Shadow | RunState::Promoted | RunState::Stopped | RunState::Failed),
+            RunState::Shadow => matches!(to, RunState::Passed | RunState::Promoted | RunState::Stopped | RunState::Failed),
+            _ => false,
+        }
+    }
+}
+
+names! {
+    /// What the audit of models and cases tells.
+    AuditEvent {
+        /// A case came into the store, or its labels were replaced.
+        CaseAdded = "case_added",
+        /// A case was accepted, refused, withdrawn or rejected.
+        CaseDecided = "case_decided",
+        /// A case was removed from the store.
+        CaseRemoved = "case_removed",
+        /// Patients were given their side of the split.
+        RolesAssigned = "roles_assigned",
+        /// Patients were found to be one person.
+        PatientsLinked = "patients_linked",
+        /// A training run was wished for.
+        RunBegun = "run_begun",
+        /// A training run went on to another state.
+        RunMoved = "run_moved",
+        /// The locked cases were looked at to judge a candidate.
+        GatesOpened = "gates_opened",
+        /// A generation came into the store.
+        Published = "published",
+        /// A person approved a generation for clinical use.
+        Approved = "approved",
+        /// A generation serves from now on.
+        Activated = "activated",
+        /// The generation before serves again.
+        RolledBack = "rolled_back",
+        /// A generation runs beside the serving one, or no longer does.
+        ShadowSet = "shadow_set",
     }
 }
 

@@ -3,21 +3,21 @@
 use super::names::{DeliveryState, Event, Priority, State};
 use crate::dicom::SeriesKey;
 use serde::Serialize;
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 /// A number that names a row.
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
         pub struct $name(pub u64);
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { self.0.fmt(f) }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { self.0.fmt(f) }
         }
     };
 }
+pub(super) use number;
 
 number! {
     /// A job, for good.

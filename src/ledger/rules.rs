@@ -84,6 +84,12 @@ impl Progress {
         Event::Released
     }
 
+    /// Its model was rolled back: it keeps its place in the line. No failure of the job, and no crash.
+    pub fn repin(&mut self) -> Event {
+        self.to(State::Queued);
+        Event::Repinned
+    }
+
     /// Its series changed.
     pub fn supersede(&mut self) -> Event {
         self.to(State::Superseded);

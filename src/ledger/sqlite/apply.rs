@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Longest text of a UID or a name.
-const NAME: usize = 256;
+pub const NAME: usize = 256;
 /// Longest path, or words of a problem.
 const WORDS: usize = 8192;
 
@@ -67,6 +67,9 @@ impl Desk<'_> {
             Change::Release { token } => self.by_worker(token, Progress::release),
             Change::Pin { token, model } => {
                 check("model", &model, NAME)?;
+                if self.is_withdrawn(&model)? {
+                    return Err(LedgerError::Stale(token));
+                }
                 let pinned = self.run("UPDATE jobs SET model = ?2 WHERE token = ?1", params![token, model])?;
                 if pinned == 1 { Ok(()) } else { Err(LedgerError::Stale(token)) }
             }
@@ -86,6 +89,7 @@ impl Desk<'_> {
             Change::Delivered { .. } | Change::PostponeDelivery { .. } | Change::Resend { .. } | Change::ParkDelivery { .. } => {
                 self.apply_to_delivery(change)
             }
+            Change::Training(change) => self.train(change),
             Change::Verified => {
                 self.run("UPDATE counters SET value = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'journal'), 0) WHERE name = 'verified'", []).map(|_| ())
             }
@@ -117,7 +121,7 @@ impl Desk<'_> {
             [&lease.owner],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
-        if alone.0 > 0 {
+        if alone.0 > 0 || self.is_withdrawn(&lease.model)? {
             return Ok(None);
         }
         let query = format!(
@@ -331,7 +335,7 @@ impl Desk<'_> {
     }
 
     /// Writes a job's row and the journal.
-    fn store(&self, job: &Job, before: State, event: Event, who: &str) -> Result<(), LedgerError> {
+    pub fn store(&self, job: &Job, before: State, event: Event, who: &str) -> Result<(), LedgerError> {
         let p = &job.progress;
         let problem = p.problem.as_ref();
         if let Some(held) = &p.held {
@@ -447,7 +451,7 @@ impl Desk<'_> {
     }
 }
 
-fn owner(progress: &Progress) -> String {
+pub fn owner(progress: &Progress) -> String {
     progress.held.as_ref().map(|h| h.owner.clone()).unwrap_or_default()
 }
 

@@ -14,6 +14,7 @@ mod open;
 mod read;
 mod rows;
 mod schema;
+mod training;
 mod writer;
 
 pub use open::{FILE, Options, SqliteLedger, set_aside};

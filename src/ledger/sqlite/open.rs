@@ -12,6 +12,7 @@ use crate::ledger::contract::{Ledger, Limits, Opening, Reader, Which};
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::{Event, State};
 use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token, Transition};
+use crate::ledger::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::sys::clock::Clock;
 use crate::sys::crash::{self, Point};
 use crate::sys::durable;
@@ -321,6 +322,21 @@ impl Reader for SqliteLedger {
     }
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {
         self.reader.received(skip, limit)
+    }
+    fn active(&self) -> Result<Vec<Active>, LedgerError> {
+        self.reader.active()
+    }
+    fn cases(&self) -> Result<Vec<CaseRow>, LedgerError> {
+        self.reader.cases()
+    }
+    fn patients(&self) -> Result<Vec<Patient>, LedgerError> {
+        self.reader.patients()
+    }
+    fn runs(&self) -> Result<Vec<RunRow>, LedgerError> {
+        self.reader.runs()
+    }
+    fn audit(&self) -> Result<Vec<AuditEntry>, LedgerError> {
+        self.reader.audit()
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::open::{Time, check};
 use super::rows::{self, Count, sql};
-use super::schema;
+use super::{schema, training};
 use crate::dicom::SeriesKey;
 use crate::ledger::contract::{Reader, Which};
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::State;
 use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Problem, Received, Seq, SeriesRecord, Transition};
+use crate::ledger::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::sys::clock::Clock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, ToSql, params};
 use std::path::{Path, PathBuf};
@@ -210,5 +211,27 @@ impl Reader for SqliteReader {
             let series = SeriesKey { study: row.get(0)?, series: row.get(1)? };
             Ok(Received { series, sop_instance: row.get(2)?, path: row.get(3)?, bytes: row.get::<_, Count>(4)?.0 })
         })
+    }
+
+    fn active(&self) -> Result<Vec<Active>, LedgerError> {
+        self.list(&format!("{} ORDER BY slot", training::ACTIVE), [], training::active)
+    }
+
+    fn cases(&self) -> Result<Vec<CaseRow>, LedgerError> {
+        self.list(&format!("{} ORDER BY id", training::CASE), [], training::case)
+    }
+
+    fn patients(&self) -> Result<Vec<Patient>, LedgerError> {
+        self.list("SELECT key, role, person FROM patients ORDER BY key", [], |row| {
+            Ok(Patient { key: row.get(0)?, role: row.get(1)?, person: row.get(2)? })
+        })
+    }
+
+    fn runs(&self) -> Result<Vec<RunRow>, LedgerError> {
+        self.list(&format!("{} ORDER BY id", training::RUN), [], training::run)
+    }
+
+    fn audit(&self) -> Result<Vec<AuditEntry>, LedgerError> {
+        self.list(&format!("{} ORDER BY seq", training::AUDIT), [], training::audit)
     }
 }

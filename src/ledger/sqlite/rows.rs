@@ -3,8 +3,9 @@
 use crate::dicom::SeriesKey;
 use crate::fault::Code;
 use crate::ledger::error::LedgerError;
-use crate::ledger::names::{DeliveryState, Event, Priority, State};
+use crate::ledger::names::{AuditEvent, CaseKind, CaseState, DeliveryState, Event, PatientRole, Priority, RunState, State};
 use crate::ledger::records::{Delivery, DeliveryId, Entry, Held, Job, JobId, Moment, Problem, Progress, Published, Seq, Token};
+use crate::ledger::training::RunId;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{ErrorCode, Row};
 use std::path::Path;
@@ -39,7 +40,7 @@ macro_rules! numbers {
     )* };
 }
 
-numbers!(JobId, DeliveryId, Token, Seq);
+numbers!(JobId, DeliveryId, Token, Seq, RunId);
 
 /// SQLite knows signed numbers only.
 pub fn signed(number: u64) -> rusqlite::Result<ToSqlOutput<'static>> {
@@ -93,7 +94,7 @@ macro_rules! words {
     )* };
 }
 
-words!(State, DeliveryState, Event, Priority);
+words!(State, DeliveryState, Event, Priority, CaseKind, CaseState, PatientRole, RunState, AuditEvent);
 
 /// The columns that [`job`] reads, and where from.
 pub const JOB: &str = "SELECT j.id, s.study_uid, s.series_uid, j.input, j.priority, j.created, j.changed, j.model, j.folder, j.identity, \

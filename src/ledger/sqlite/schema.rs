@@ -16,6 +16,7 @@ pub const STEPS: &[&str] = &[
     "ALTER TABLE outbox ADD COLUMN refusals INTEGER NOT NULL DEFAULT 0;
      ALTER TABLE outbox ADD COLUMN resends INTEGER NOT NULL DEFAULT 0;
      CREATE INDEX outbox_open ON outbox (destination) WHERE state IN ('pending', 'sending', 'waiting', 'parked');",
+    include_str!("training.sql"),
 ];
 
 /// Brings the tables to the latest version. Before the tables of an older version are touched, a copy of the file is made beside it;

@@ -128,16 +128,47 @@ fn an_older_copy_is_noticed_its_results_are_looked_at_and_its_deliveries_asked_a
 }
 
 #[test]
-fn nobody_can_change_the_journal() {
+fn nobody_can_change_the_journal_the_audit_or_the_split() {
     let site = OnDisk::new();
     let (ledger, _) = SqliteLedger::open(&site.options()).expect("a ledger");
     fill(&ledger, 1);
+    let (roles, who) = (vec![("p".into(), PatientRole::Locked)], "night".into());
+    ledger.commit(vec![Change::Training(TrainingChange::AssignRoles { roles, who })]).expect("durable");
     ledger.close().expect("closed");
     let connection = rusqlite::Connection::open(site.state().join("ledger.sqlite")).expect("database");
-    for statement in ["UPDATE journal SET who = 'nobody'", "DELETE FROM journal WHERE seq = 1"] {
+    for (statement, why) in [
+        ("UPDATE journal SET who = 'nobody'", "append-only"),
+        ("DELETE FROM journal WHERE seq = 1", "append-only"),
+        ("UPDATE audit SET who = 'nobody'", "append-only"),
+        ("DELETE FROM audit", "append-only"),
+        ("UPDATE patients SET role = 'training'", "for ever"),
+        ("DELETE FROM patients", "for ever"),
+    ] {
         let error = connection.execute(statement, []).expect_err(statement);
-        assert!(error.to_string().contains("append-only"), "{error}");
+        assert!(error.to_string().contains(why), "{error}");
     }
+}
+
+#[test]
+fn a_line_of_the_audit_that_was_forged_or_taken_out_is_found() {
+    let mut site = OnDisk::new();
+    let (ledger, _) = site.open();
+    let note = |subject: &str| {
+        let (who, event, subject, detail) = ("anna".into(), AuditEvent::Approved, subject.into(), "by document 7".into());
+        Change::Training(TrainingChange::Note { who, event, subject, detail })
+    };
+    ledger.commit(vec![note("g1"), note("g2"), note("g3")]).expect("durable");
+    let sound = ledger.audit().expect("read");
+    assert_eq!(first_broken(&sound), None);
+    let mut forged = sound.clone();
+    forged[1].who = "bert".into();
+    assert_eq!(first_broken(&forged), Some(Seq(2)));
+    // Even with a chain made to fit: then the next one does not.
+    forged[1].chain = chain(&forged[0].chain, &forged[1]);
+    assert_eq!(first_broken(&forged), Some(Seq(3)));
+    let mut cut = sound;
+    cut.remove(1);
+    assert_eq!(first_broken(&cut), Some(Seq(3)));
 }
 
 /// Runs a body in a process of its own, for limits that hold for a whole process. `test` is the full name of the test that calls.

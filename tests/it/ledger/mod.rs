@@ -4,6 +4,7 @@ mod file;
 mod model;
 mod properties;
 mod suite;
+mod training;
 
 use model::Disk;
 use std::path::{Path, PathBuf};

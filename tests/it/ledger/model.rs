@@ -1,5 +1,6 @@
 //! The reference: a ledger in memory that says in plain words what every ledger has to do. It shares no rule with the real one.
 
+use super::training::Book;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ struct Tables {
     line: u64,
     verified: u64,
     done: BTreeMap<JobId, u64>,
+    book: Book,
 }
 
 /// What survives a crash: everything that was committed.
@@ -365,6 +367,9 @@ impl Tables {
             }
             Change::Pin { token, model } => {
                 let (id, _) = self.holder(token)?;
+                if self.book.is_withdrawn(&model) {
+                    return Err(LedgerError::Stale(token));
+                }
                 if let Some(job) = self.jobs.get_mut(&id) {
                     job.model = Some(model);
                 }
@@ -439,6 +444,22 @@ impl Tables {
                 self.change_delivery(now, id, Event::Parked, &who, |d| {
                     (d.state, d.problem, d.doubtful) = (DeliveryState::Parked, Some(problem), d.doubtful || doubtful)
                 });
+                Ok(())
+            }
+            Change::Training(change) => {
+                let pinned: Vec<JobId> = match &change {
+                    TrainingChange::Rollback { slot, .. } => {
+                        let goes = self.book.serves(slot);
+                        let pinned = |j: &&Job| j.progress.state == State::Running && j.model.as_ref() == Some(&goes);
+                        self.jobs.values().filter(pinned).map(|j| j.id).collect()
+                    }
+                    _ => vec![],
+                };
+                self.book.apply(now.date, change, pinned.len())?;
+                for id in pinned {
+                    let who = self.jobs[&id].progress.held.clone().expect("running").owner;
+                    self.change(now, id, Event::Repinned, &who, |j| j.progress.state = State::Queued);
+                }
                 Ok(())
             }
             Change::Verified => {
@@ -638,6 +659,26 @@ impl Reader for Model {
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {
         Ok(self.lock().received.iter().skip(skip as usize).take(limit as usize).cloned().collect())
     }
+
+    fn active(&self) -> Result<Vec<Active>, LedgerError> {
+        Ok(self.lock().book.active.values().cloned().collect())
+    }
+
+    fn cases(&self) -> Result<Vec<CaseRow>, LedgerError> {
+        Ok(self.lock().book.cases.values().cloned().collect())
+    }
+
+    fn patients(&self) -> Result<Vec<Patient>, LedgerError> {
+        Ok(self.lock().book.patients.values().cloned().collect())
+    }
+
+    fn runs(&self) -> Result<Vec<RunRow>, LedgerError> {
+        Ok(self.lock().book.runs.clone())
+    }
+
+    fn audit(&self) -> Result<Vec<AuditEntry>, LedgerError> {
+        Ok(self.lock().book.audit.clone())
+    }
 }
 
 impl Ledger for Model {
@@ -655,7 +696,7 @@ impl Ledger for Model {
             lost.into_iter().for_each(|id| t.died(now, self.disk.limits, id));
 
             let mine: Vec<&Held> = t.jobs.values().filter_map(|j| j.progress.held.as_ref()).filter(|h| h.owner == lease.owner).collect();
-            if mine.iter().any(|h| h.alone) {
+            if mine.iter().any(|h| h.alone) || t.book.is_withdrawn(&lease.model) {
                 return Ok(None);
             }
             let nothing_runs = mine.is_empty();

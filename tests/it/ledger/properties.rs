@@ -38,6 +38,7 @@ enum Wish {
     Discard(u8, u8),
     Forget(u8),
     ForgetJournal(u32),
+    Train(TrainingChange),
 }
 
 fn wish() -> impl Strategy<Value = Wish> {
@@ -63,6 +64,7 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => (0u8..5, 0u8..4).prop_map(|(s, n)| Wish::Discard(s, n)),
         1 => (0u8..12).prop_map(Wish::Forget),
         1 => (0u32..200_000).prop_map(Wish::ForgetJournal),
+        8 => training::change().prop_map(Wish::Train),
     ]
 }
 
@@ -124,7 +126,7 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
         Wish::Park(t) => Change::Park { token: given.token(*t), problem: problem() },
         Wish::Release(t) => Change::Release { token: given.token(*t) },
         Wish::Outdate(t) => Change::Outdate { token: given.token(*t) },
-        Wish::Pin(t) => Change::Pin { token: given.token(*t), model: "other".into() },
+        Wish::Pin(t) => Change::Pin { token: given.token(*t), model: ["other", "g1"][t % 2].into() },
         Wish::Retry(n) => Change::Retry { job: job(n), who: who() },
         Wish::Cancel(n) => Change::Cancel { job: job(n), who: who() },
         Wish::Reopen(n) => Change::Reopen { job: job(n), who: who(), problem: problem() },
@@ -144,6 +146,7 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
             Change::Discard { series: key(u32::from(*series)), paths: (0..*n).map(|n| format!("{series}/{n}")).collect() }
         }
         Wish::Forget(n) => Change::Forget { job: job(n) },
+        Wish::Train(change) => Change::Training(change.clone()),
         Wish::ForgetJournal(ms) => Change::ForgetJournal { before: Moment(now.0 - i64::from(*ms)) },
     }
 }
@@ -185,7 +188,9 @@ fn all(ledger: &dyn Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
         ledger.unverified().expect("read"),
     );
     let own: Vec<_> = ledger.journal(None).expect("read").into_iter().map(|e| (e.event, e.at)).collect();
-    (jobs, of_jobs, (series, closed), received, rest, own)
+    let models = (ledger.active().expect("read"), ledger.audit().expect("read"));
+    let learnt = (ledger.cases().expect("read"), ledger.patients().expect("read"), ledger.runs().expect("read"));
+    (jobs, of_jobs, (series, closed), received, rest, (own, models, learnt))
 }
 
 /// What an outsider keeps in mind to judge by, without knowing how a ledger works.
@@ -198,6 +203,7 @@ struct Witness {
     /// Which job a token was given for.
     claimed: BTreeMap<Token, JobId>,
     last_token: u64,
+    audited: usize,
 }
 
 impl Witness {
@@ -227,6 +233,12 @@ impl Witness {
         for one in held.iter().filter(|h| h.alone) {
             prop_assert_eq!(held.iter().filter(|h| h.owner == one.owner).count(), 1);
         }
+        // No model that was rolled back is at work, and the audit hangs together.
+        let withdrawn: Vec<_> = ledger.active().expect("read").into_iter().filter_map(|a| a.withdrawn).collect();
+        prop_assert!(!jobs.iter().any(|j| j.progress.state == State::Running && withdrawn.contains(j.model.as_ref().expect("claimed"))));
+        let audit = ledger.audit().expect("read");
+        prop_assert!(first_broken(&audit).is_none() && audit.len() >= self.audited, "{audit:?}");
+        self.audited = audit.len();
         // A token that no row holds is refused.
         let live: BTreeSet<Token> = held.iter().map(|h| h.token).collect();
         let stale = given.0.iter().filter(|t| !live.contains(t));

@@ -1,5 +1,6 @@
 //! What every ledger does.
 
+use super::training::told as models;
 use super::*;
 use crate::support::eventually;
 
@@ -12,13 +13,13 @@ fn of_every_kind(story: Story) {
 
 /// One test a story, for every kind of ledger.
 macro_rules! stories {
-    ($($name:ident)*) => { $(
+    ($told:ident: $($name:ident)*) => { $(
         #[test]
-        fn $name() { of_every_kind(told::$name); }
+        fn $name() { of_every_kind($told::$name); }
     )* };
 }
 
-stories! {
+stories! { told:
     a_volume_becomes_one_job_however_often_its_series_is_closed
     the_attempt_is_counted_before_the_work
     priority_goes_first_then_the_line
@@ -36,6 +37,14 @@ stories! {
     a_clock_that_jumps_moves_no_deadline
     acknowledged_instances_are_found_by_any_uid
     many_threads_lose_nothing
+}
+
+stories! { models:
+    a_rollback_takes_the_work_of_the_model_that_goes_and_of_no_other
+    rolling_back_goes_back_and_never_forth
+    a_patient_never_changes_sides
+    a_decision_is_about_the_labels_that_were_seen
+    one_run_at_a_time_and_only_a_run_that_passed_is_promoted
 }
 
 mod told {
