@@ -25,6 +25,9 @@ mod segment;
 mod selection;
 pub mod serve;
 mod top;
+mod train;
+mod train_evaluate;
+mod train_prepare;
 mod train_worker;
 
 pub use report::{print_json, print_line};
@@ -56,6 +59,7 @@ enum Verb {
     Inspect(inspect::Args),
     Model(model::Args),
     Jobs(jobs::Args),
+    Train(train::Args),
     Purge(purge::Args),
     CheckConfig(check_config::Args),
     Doctor(doctor::Args),
@@ -65,13 +69,18 @@ enum Verb {
     TrainWorker(train_worker::Args),
     #[command(hide = true)]
     CaseWorker(case_worker::Args),
+    #[command(hide = true)]
+    TrainPrepare(train_prepare::Args),
+    #[command(hide = true)]
+    TrainEvaluate(train_evaluate::Args),
 }
 
 impl Verb {
     /// Whether the verb was asked for one JSON document on stdout.
     fn json(&self) -> bool {
         match self {
-            Verb::Serve(_) | Verb::TrainWorker(_) | Verb::CaseWorker(_) => false,
+            Verb::Serve(_) | Verb::TrainWorker(_) | Verb::TrainPrepare(_) | Verb::TrainEvaluate(_) | Verb::CaseWorker(_) => false,
+            Verb::Train(args) => args.json,
             Verb::Segment(args) => args.json,
             Verb::Inspect(args) => args.json,
             Verb::Model(args) => args.json(),
@@ -91,6 +100,7 @@ impl Verb {
             Verb::Inspect(args) => inspect::run(args),
             Verb::Model(args) => model::run(args),
             Verb::Jobs(args) => jobs::run(args),
+            Verb::Train(args) => train::run(args),
             Verb::Purge(args) => purge::run(args),
             Verb::CheckConfig(args) => check_config::run(args),
             Verb::Doctor(args) => doctor::run(args),
@@ -98,6 +108,8 @@ impl Verb {
             Verb::Demo(args) => demo::run(args),
             Verb::TrainWorker(args) => train_worker::run(args),
             Verb::CaseWorker(args) => case_worker::run(args),
+            Verb::TrainPrepare(args) => train_prepare::run(args),
+            Verb::TrainEvaluate(args) => train_evaluate::run(args),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::ledger::{Change, Ledger, Limits, Moment, Opening, Options, SqliteLedg
 use crate::models::Generation;
 use crate::pipeline::control::Control;
 use crate::pipeline::line::Counted;
+use crate::pipeline::night::{NightPlan, NightWatch};
 use crate::pipeline::outbox::{Outbox, OutboxPlan};
 use crate::pipeline::reconcile::{self, Depth};
 use crate::pipeline::{
@@ -178,6 +179,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     let reception = config.receives().then(open).transpose()?;
 
     cores.start_rayon();
+    let program = decoder.program.clone();
     let decoder = Arc::new(Decoder::new(decoder)?);
     let choice = &config.model;
     let order = Order {
@@ -263,6 +265,23 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         clock: clock.clone(),
         metrics: metrics.clone(),
     })?;
+    let watch = || {
+        NightWatch::start(NightPlan {
+            training: config.training.clone(),
+            state: config.state.clone(),
+            base: Arc::new(Generation::open(&config.model.path)?),
+            options: order.options,
+            libtorch: config.libtorch_dir.clone(),
+            program,
+            ledger: ledger.clone(),
+            owner: owner.clone(),
+            clinic: street.clinic().clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            shutdown: shutdown.clone(),
+        })
+    };
+    let night = config.training.enabled.then(watch).transpose()?;
     let doors = scp.as_ref().map(|scp| scp.doors().clone());
     let plan = ServicePlan {
         street,
@@ -286,7 +305,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     };
     audit.record(&Event::Started);
     let result = Service::new(plan).run();
-    drop((supervisor, control, server, scp));
+    drop((night, supervisor, control, server, scp));
     audit.record(&Event::Stopped);
     drop(courier);
     result

@@ -36,11 +36,13 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     signals::listen(shutdown.clone(), FirstSignal::Drains, None).map_err(super::no_signals)?;
     let commands = listen(&shutdown)?;
     let loaders = if device == crate::stunet::Device::Cpu { cores.div_ceil(2) } else { cores.saturating_sub(2).max(1) };
-    let mut tell = |event: &Event| {
-        let mut out = std::io::stdout().lock();
-        let written = serde_json::to_writer(&mut out, event).map_err(std::io::Error::from).and_then(|()| out.write_all(b"\n"));
-        written.and_then(|()| out.flush()).map_err(|e| Error::Settings(format!("stdout: {e}")))
-    };
     work(&args.run, Machine { device, threads, loaders }, &commands, &mut tell)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// One JSON object a line to the parent.
+pub(super) fn tell(event: &Event) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    let written = serde_json::to_writer(&mut out, event).map_err(std::io::Error::from).and_then(|()| out.write_all(b"\n"));
+    written.and_then(|()| out.flush()).map_err(|e| Error::Settings(format!("stdout: {e}")))
 }

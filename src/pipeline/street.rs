@@ -13,6 +13,7 @@
 use super::board::{Board, Seat};
 use super::budget::{Budget, Denied, Permit};
 use super::channels;
+use super::clinic::Clinic;
 use super::estimate::host_bytes;
 use super::stages::{self, Input, Order, Read};
 use super::work::{Envelope, JobId, Ticket, Times, Work};
@@ -120,6 +121,7 @@ pub struct Street {
 struct Shared {
     facts: EngineFacts,
     board: Board,
+    clinic: Clinic,
     budget: Budget,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -173,6 +175,7 @@ impl Street {
             budget: Budget::new(plan.host_memory, plan.metrics.clone()),
             facts,
             board: Board::new(plan.clock.clone()),
+            clinic: Clinic::default(),
             clock: plan.clock,
             metrics: plan.metrics,
             shutdown: plan.shutdown,
@@ -201,7 +204,8 @@ impl Street {
     /// result of a series that has changed.
     pub fn submit(&self, ticket: Ticket, input: Input, order: &Arc<Order>, replaces: Option<Replaced>) -> Result<(), Input> {
         let Some(entrance) = &self.entrance else { return Err(input) };
-        let envelope = Envelope { ticket, order: order.clone(), permit: None, replaces, times: Times::default() };
+        let visit = self.shared.clinic.enter();
+        let envelope = Envelope { ticket, order: order.clone(), permit: None, replaces, times: Times::default(), visit };
         entrance.try_send(Work { envelope, body: input }).map_err(|refused| refused.into_inner().body)
     }
 
@@ -247,6 +251,11 @@ impl Street {
     /// What is being done now.
     pub fn board(&self) -> &Board {
         &self.shared.board
+    }
+
+    /// Whether there is clinical work.
+    pub fn clinic(&self) -> &Clinic {
+        &self.shared.clinic
     }
 
     /// Waits until all threads have ended; outcomes nobody took are dropped. To be called after [`Street::close`].

@@ -1,6 +1,7 @@
 //! What travels down the street.
 
 use super::budget::Permit;
+use super::clinic::Visit;
 use super::stages::Order;
 pub use crate::ledger::{JobId, Token};
 use crate::results::Replaced;
@@ -43,6 +44,8 @@ pub struct Envelope {
     pub replaces: Option<Replaced>,
     /// How long each stage took so far.
     pub times: Times,
+    /// Clinical work, as long as it is in the street.
+    pub visit: Visit,
 }
 
 /// Time spent in each stage.

@@ -8,12 +8,14 @@ mod device;
 mod flow;
 mod outputs;
 mod register;
+mod training;
 
 pub use audit::AuditMetrics;
 pub use delivery::{Attempt, DeliveryMetrics};
 pub use device::DeviceMetrics;
 pub use flow::FlowMetrics;
 pub use outputs::OutputMetrics;
+pub use training::TrainingMetrics;
 
 use super::labels::{Association, Ended, Evidence, JobState, Place, Post, Received, Stage, Transport, Urgency, Watermark};
 use super::names;
@@ -94,6 +96,8 @@ pub struct Metrics {
     pub audit: AuditMetrics,
     /// Device memory.
     pub device: DeviceMetrics,
+    /// Training.
+    pub training: TrainingMetrics,
     faults: IntCounterVec,
     panics: IntCounterVec,
     stalls: IntCounterVec,
@@ -160,6 +164,7 @@ impl Metrics {
             delivery: DeliveryMetrics::new(&r)?,
             audit: AuditMetrics::new(&r)?,
             device: DeviceMetrics::new(&r)?,
+            training: TrainingMetrics::new(&r)?,
             faults: zeroed(&r, &names::FAULTS_TOTAL, codes())?,
             stalls: zeroed(&r, &names::WATCHDOG_STAGE_STALLS_TOTAL, Post::all().map(Post::name))?,
             associations_active: gauge(&r, &names::ASSOCIATIONS_ACTIVE)?,

@@ -14,6 +14,9 @@ const RATIO: &[f64] = &[0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4, 2.0, 4.0]
 /// Seconds of one look through the folders.
 const SCAN: &[f64] = &[0.001, 0.01, 0.1, 1.0, 10.0, 100.0];
 
+/// Seconds until training has given way.
+const PREEMPT: &[f64] = &[0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
+
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
@@ -121,4 +124,10 @@ names! {
     OUTPUT_EMPTY_SEGMENT_TOTAL: Kind::Counter, "stunetd_output_empty_segment_total", ["class_group"], "Structures that a result has no voxel of.";
     OUTPUT_SEGMENT_VOLUME_RATIO: Kind::Histogram(RATIO), "stunetd_output_segment_volume_ratio", ["class_group"], "Volume of a whole structure over its median in recent results.";
     DELIVERY_TURNAROUND_SECONDS: Kind::Histogram(TURNAROUND), "stunetd_delivery_turnaround_seconds", ["priority"], "Time from a series being taken as complete to its result at a destination.";
+    TRAIN_STATE: Kind::Gauge, "stunetd_train_state", ["state"], "1 for what training does now.";
+    TRAIN_PREEMPT_SECONDS: Kind::Histogram(PREEMPT), "stunetd_train_preempt_seconds", ["depth"], "From the arrival of clinical work to the pause of training, and from the order to go to its end.";
+    TRAIN_STEP: Kind::Gauge, "stunetd_train_step", [], "Steps of the present work of a training run that are done.";
+    TRAIN_STEPS: Kind::Gauge, "stunetd_train_steps", [], "Steps of the present work of a training run.";
+    TRAIN_RUNS_TOTAL: Kind::Counter, "stunetd_train_runs_total", ["result"], "Training runs, by how they ended.";
+    TRAIN_GATE_RESULT: Kind::Gauge, "stunetd_train_gate_result", ["gate"], "1 where the last candidate passed a gate, 0 where it did not.";
 }

@@ -2,6 +2,7 @@
 //!
 //! libtorch is used in the child process that trains, nowhere else in this room.
 
+pub mod campaign;
 pub mod cases;
 pub mod data;
 mod error;

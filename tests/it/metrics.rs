@@ -39,6 +39,7 @@ fn existing() -> BTreeSet<String> {
     metrics.rules(["all"].into_iter());
     metrics.delivery.destination("pacs", &["status"]);
     metrics.device.memory("cuda:0", 1, 2, 3);
+    metrics.training.gate("G6", true);
     let text = metrics.text().expect("text");
     let existing: BTreeSet<String> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned)).collect();
     let lacking: Vec<&str> = names::ALL.iter().map(|name| name.name).filter(|name| !existing.contains(*name)).collect();

@@ -314,7 +314,8 @@ impl Desk<'_> {
     }
 
     fn put(&self, row: &Active) -> Result<(), LedgerError> {
-        let insert = "INSERT OR REPLACE INTO active (slot, generation, previous, shadow, withdrawn, since, who) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        let insert =
+            "INSERT OR REPLACE INTO active (slot, generation, previous, shadow, withdrawn, since, who) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let Active { slot, generation, previous, shadow, withdrawn, since, who } = row;
         self.run(insert, params![slot, generation, previous, shadow, withdrawn, since, who]).map(|_| ())
     }
@@ -328,15 +329,8 @@ impl Desk<'_> {
         })?;
         let (seq, before) = last.unwrap_or_default();
         let detail: String = detail.chars().take(WORDS).collect();
-        let mut entry = AuditEntry {
-            seq: Seq(seq + 1),
-            at: self.date,
-            who: who.into(),
-            event,
-            subject: subject.into(),
-            detail,
-            chain: String::new(),
-        };
+        let mut entry =
+            AuditEntry { seq: Seq(seq + 1), at: self.date, who: who.into(), event, subject: subject.into(), detail, chain: String::new() };
         entry.chain = chain(&before, &entry);
         let insert = "INSERT INTO audit (seq, at, who, event, subject, detail, chain) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let AuditEntry { seq, at, who, event, subject, detail, chain } = entry;

@@ -1,6 +1,7 @@
 //! The training room: its numbers against the reference's, its choices against the recipe.
 
 mod curated;
+mod evaluating;
 mod gates;
 mod losses;
 mod runs;
