@@ -14,8 +14,11 @@ fn uid(text: &str) -> Uid {
     Uid::from_digest(&Sha256::digest(text).into())
 }
 
+/// An attribute that a test changes, or takes out.
+type Change = (Tag, VR, Option<&'static str>);
+
 /// Six slices of air and soft tissue, with these attributes changed, or taken out.
-fn write(folder: &Path, changes: &[(Tag, VR, Option<&str>)]) {
+fn write(folder: &Path, changes: &[Change]) {
     let series = CtSeries {
         patient_name: "QUANTITY",
         patient_id: "QUANTITY",
@@ -64,7 +67,7 @@ fn maps_that_are_stored_as_ct_are_never_segmented() {
     let (unit, types, energies) = (tags::RESCALE_TYPE, tags::IMAGE_TYPE, tags::MULTIENERGY_CT_ACQUISITION);
     let lo = |value| (unit, VR::LO, value);
     let image_type = |value| (types, VR::CS, Some(value));
-    let cases: Vec<(&str, Vec<(Tag, VR, Option<&str>)>, bool)> = vec![
+    let cases: Vec<(&str, Vec<Change>, bool)> = vec![
         ("plain", vec![], true),
         ("plain, no type", vec![lo(None)], true),
         ("iodine in mg/ml", vec![lo(Some("MGML")), image_type("DERIVED\\PRIMARY\\AXIAL\\IODINE")], false),
