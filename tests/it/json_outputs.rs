@@ -7,6 +7,9 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use stunetd::ledger::{Change, Ledger, Limits, Options, SqliteLedger, TrainingChange};
+use stunetd::sys::clock::SystemClock;
 
 /// The answer of the real program: one JSON document on stdout whose schema is `docs/json/NAME.schema.json`.
 fn answer(name: &str, exit: i32, arguments: &[&str]) -> Value {
@@ -97,6 +100,56 @@ fn every_verb_says_what_its_schema_allows() {
         assert!(exit > 0);
         answer("error", exit, failing);
     }
+}
+
+#[test]
+fn training_verbs_say_what_their_schemas_allow() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir().expect("folder");
+    let path = |name: &str| dir.path().join(name).to_str().expect("UTF-8").to_string();
+    std::fs::create_dir(path("incoming")).expect("folder");
+    let demo = root.join("models/demo").to_str().expect("UTF-8").to_string();
+    let shipped = std::fs::read_to_string(root.join("config/change-plan.toml")).expect("plan");
+    let text = format!("state = \"state\"\n[[watch]]\npath = \"incoming\"\n[model]\npath = {demo:?}\n[training]\nplan = \"plan.toml\"\n");
+    std::fs::write(path("stunetd.toml"), text).expect("written");
+    let config = path("stunetd.toml");
+    let (status, history) = (["train", "status", "--config", &config], ["train", "history", "--config", &config]);
+    assert_eq!(answer("error", 74, &status)["error"]["code"], "ledger.missing");
+
+    let limits = Limits { suspect_after: 2, park_after: 3 };
+    let options = Options { state: dir.path().join("state"), limits, clock: Arc::new(SystemClock), who: "test".into() };
+    let (ledger, _) = SqliteLedger::open(&options).expect("ledger");
+    // Without a plan, and with one that this process could change.
+    assert_eq!(answer("train-status", 0, &status)["waits_for"]["code"], "training.plan_refused");
+    std::fs::write(path("plan.toml"), &shipped).expect("written");
+    assert_eq!(answer("train-status", 0, &status)["waits_for"]["code"], "training.plan_refused");
+    // For a demonstration it may be; but it names no class of which more is to be known, and then there are no cases.
+    let demonstration = shipped.replace("demonstration = false", "demonstration = true");
+    std::fs::write(path("plan.toml"), &demonstration).expect("written");
+    assert_eq!(answer("train-status", 0, &status)["waits_for"]["code"], "training.plan_refused");
+    std::fs::write(path("plan.toml"), demonstration.clone() + "[[classes]]\nvalue = 77\ntarget = true\n").expect("written");
+    assert_eq!(answer("train-status", 0, &status)["waits_for"]["code"], "training.plan_refused", "the model has no such class");
+    std::fs::write(path("plan.toml"), demonstration + "[[classes]]\nvalue = 3\ntarget = true\n").expect("written");
+    let told = answer("train-status", 0, &status);
+    assert_eq!(
+        (&told["waits_for"]["code"], &told["run"], &told["plan"]["mode"]),
+        (&"training.too_few_cases".into(), &Value::Null, &"manual".into())
+    );
+    let targets: Vec<_> = told["cases"]["classes"].as_array().expect("classes").iter().filter(|c| c["target"] == true).collect();
+    assert_eq!((targets.len(), &targets[0]["name"], &targets[0]["locked"]), (1, &"liver".into(), &0.into()));
+    assert_eq!(answer("train-history", 0, &history)["runs"], serde_json::json!([]));
+    let begin = TrainingChange::BeginRun {
+        slot: "a".repeat(64),
+        base: "a".repeat(64),
+        serving: "a".repeat(64),
+        plan: "b".repeat(64),
+        steps: 250,
+        who: "test".into(),
+    };
+    ledger.commit(vec![Change::Training(begin)]).expect("begun");
+    let told = answer("train-status", 0, &status);
+    assert_eq!((&told["run"]["run"], &told["run"]["state"], &told["run"]["steps"]), (&1.into(), &"queued".into(), &250.into()));
+    assert_eq!(answer("train-history", 0, &history)["runs"][0], told["run"]);
 }
 
 #[test]
