@@ -5,6 +5,8 @@
 //! stderr and with `--json` for scripts on stdout.
 
 mod case_worker;
+mod cases;
+mod cases_report;
 mod check_config;
 mod demo;
 mod doctor;
@@ -60,6 +62,7 @@ enum Verb {
     Model(model::Args),
     Jobs(jobs::Args),
     Train(train::Args),
+    Cases(cases::Args),
     Purge(purge::Args),
     CheckConfig(check_config::Args),
     Doctor(doctor::Args),
@@ -85,6 +88,7 @@ impl Verb {
             Verb::Inspect(args) => args.json,
             Verb::Model(args) => args.json(),
             Verb::Jobs(args) => args.json,
+            Verb::Cases(args) => args.json,
             Verb::Purge(args) => args.json,
             Verb::CheckConfig(args) => args.json,
             Verb::Doctor(args) => args.json,
@@ -101,6 +105,7 @@ impl Verb {
             Verb::Model(args) => model::run(args),
             Verb::Jobs(args) => jobs::run(args),
             Verb::Train(args) => train::run(args),
+            Verb::Cases(args) => cases::run(args),
             Verb::Purge(args) => purge::run(args),
             Verb::CheckConfig(args) => check_config::run(args),
             Verb::Doctor(args) => doctor::run(args),

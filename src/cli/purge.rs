@@ -5,7 +5,7 @@ use crate::audit::Audit;
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::ledger::{Limits, Options, SqliteLedger, SqliteReader};
-use crate::pipeline::purge::{Purged, purge, studies_of};
+use crate::pipeline::purge::{Purged, PurgedCases, Whose, purge, purge_cases, studies_of};
 use crate::sys::clock::SystemClock;
 use crate::sys::person;
 use std::collections::BTreeSet;
@@ -17,7 +17,8 @@ use std::sync::Arc;
 /// Longest Patient ID that is read, in bytes; the standard allows 64 characters.
 const LONGEST: u64 = 1024;
 
-/// Removes what was received of a study or a patient, the results, their copies in folders of destinations, and what the ledger knows.
+/// Removes what was received of a study or a patient, the results, their copies in folders of destinations, curated cases, and what the ledger
+/// knows.
 /// Watched folders are left alone: files that lie there are segmented again. The daemon has to be stopped.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("which").required(true)))]
@@ -48,10 +49,16 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let who = person::own();
     let options = Options { state: config.state.clone(), limits, clock: Arc::new(SystemClock), who: who.clone() };
     let (ledger, _) = SqliteLedger::open(&options)?;
-    let studies: BTreeSet<String> = match (args.study, patient) {
-        (Some(study), _) => BTreeSet::from([study]),
-        (None, Some(id)) => studies_of(&ledger, &config, &id)?,
-        (None, None) => BTreeSet::new(),
+    let (studies, learned) = match (args.study, patient) {
+        (Some(study), _) => {
+            let learned = purge_cases(&ledger, &config, Whose::Study(&study), &who)?;
+            (BTreeSet::from([study]), learned)
+        }
+        (None, Some(id)) => {
+            let studies = studies_of(&ledger, &config, &id)?;
+            (studies, purge_cases(&ledger, &config, Whose::Patient(&id), &who)?)
+        }
+        (None, None) => (BTreeSet::new(), PurgedCases::default()),
     };
     // The next daemon sends what is told of it.
     let audit = Audit::open(&config, Arc::new(SystemClock), super::metrics()?)?;
@@ -64,12 +71,22 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         all.instances += one.instances;
     }
     ledger.close()?;
-    if all.studies == 0 {
+    if all.studies == 0 && learned.cases.is_empty() {
         return Err(Fault::new(Code::JobUnknown, "There is nothing of it here."));
     }
     let Purged { studies, jobs, folders, instances } = all;
-    let text = format!("removed: {studies} studies, {jobs} jobs, {folders} folders with results, {instances} received instances");
-    super::stdout_failed(if args.json { print_json(&serde_json::json!(all)) } else { print_line(&text) })?;
+    let PurgedCases { cases, generations } = &learned;
+    let mut text = format!(
+        "removed: {studies} studies, {jobs} jobs, {folders} folders with results, {instances} received instances, {} cases",
+        cases.len()
+    );
+    if !generations.is_empty() {
+        text += &format!("\ngenerations that were taught with them, and stay as they are: {}", generations.join(", "));
+    }
+    let document = serde_json::json!({
+        "studies": studies, "jobs": jobs, "folders": folders, "instances": instances, "cases": cases, "generations": generations
+    });
+    super::stdout_failed(if args.json { print_json(&document) } else { print_line(&text) })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,6 +10,7 @@ use crate::intake::select;
 use crate::ledger::{Change, Ledger, Limits, Moment, Opening, Options, SqliteLedger};
 use crate::models::Generation;
 use crate::pipeline::control::Control;
+use crate::pipeline::curation::{Curation, CurationPlan};
 use crate::pipeline::line::Counted;
 use crate::pipeline::night::{NightPlan, NightWatch};
 use crate::pipeline::outbox::{Outbox, OutboxPlan};
@@ -272,7 +273,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
             base: Arc::new(Generation::open(&config.model.path)?),
             options: order.options,
             libtorch: config.libtorch_dir.clone(),
-            program,
+            program: program.clone(),
             ledger: ledger.clone(),
             owner: owner.clone(),
             clinic: street.clinic().clone(),
@@ -282,6 +283,8 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         })
     };
     let night = config.training.enabled.then(watch).transpose()?;
+    let plan = CurationPlan { ledger: ledger.clone(), owner: owner.clone(), clock: clock.clone(), shutdown: shutdown.clone(), program };
+    let curation = config.training.enabled.then(|| Curation::start(plan, &config)).transpose()?;
     let doors = scp.as_ref().map(|scp| scp.doors().clone());
     let plan = ServicePlan {
         street,
@@ -305,7 +308,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     };
     audit.record(&Event::Started);
     let result = Service::new(plan).run();
-    drop((night, supervisor, control, server, scp));
+    drop((night, curation, supervisor, control, server, scp));
     audit.record(&Event::Stopped);
     drop(courier);
     result

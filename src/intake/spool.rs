@@ -72,7 +72,12 @@ impl Spool {
 
     /// The folder that holds a series.
     pub fn folder_of(&self, study_uid: &str, series_uid: &str) -> PathBuf {
-        self.series_root().join(key(&[study_uid, series_uid]))
+        Spool::folder_below(&self.root, study_uid, series_uid)
+    }
+
+    /// The folder of a series in a spool that another has open: to open it twice would sweep what is being received.
+    pub fn folder_below(root: &Path, study_uid: &str, series_uid: &str) -> PathBuf {
+        series_root(root).join(key(&[study_uid, series_uid]))
     }
 
     /// Removes a series, all at once as a scan sees it, if it holds no other files than these (paths below the root); `gone` is called before

@@ -6,9 +6,10 @@
 use super::status::{Snapshot, Status};
 use crate::audit::{Audit, Event, Study};
 use crate::fault::{Code, Fault};
-use crate::ledger::{Change, JobId, Ledger, Reader, State};
+use crate::ledger::{CaseState, Change, JobId, Ledger, Reader, State, TrainingChange};
 use crate::sys::durable::{Step, StorageError};
 use crate::sys::person;
+use crate::training::store::registry;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -45,6 +46,26 @@ pub enum Command {
     },
 }
 
+/// What a person can decide about cases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum CaseCommand {
+    /// A reader's record is in the case's folder: the ledger learns of it.
+    DecideCase {
+        /// The case.
+        id: String,
+        /// Name of a [`CaseState`].
+        state: String,
+        /// Digest of the labels that the record is about.
+        labels: String,
+    },
+    /// Two patients are one person.
+    LinkPatients {
+        /// Their keys.
+        keys: [String; 2],
+    },
+}
+
 /// What a person can look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case")]
@@ -54,11 +75,12 @@ enum Look {
 }
 
 /// What stands in a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 enum Request {
     Look(Look),
     Change(Command),
+    Cases(CaseCommand),
 }
 
 /// What comes back.
@@ -88,6 +110,30 @@ pub fn carry_out(ledger: &dyn Ledger, audit: &Audit, command: Command, who: Stri
     let job = Reader::job(ledger, job)?.ok_or_else(|| Fault::new(Code::JobUnknown, format!("{job}")))?;
     audit.record(&Event::Command { who: &person, what: &what, study: &Study::named(&job.series.study) });
     Ok(job.progress.state)
+}
+
+/// Does what a person decided about cases, in the ledger.
+pub fn carry_out_cases(ledger: &dyn Ledger, command: &CaseCommand, who: &str) -> Result<(), Fault> {
+    match command.clone() {
+        CaseCommand::DecideCase { id, state, labels } => {
+            let Some(state) = CaseState::from_name(&state) else {
+                return Err(Fault::new(Code::ConfigUsage, "The daemon does not know this state of a case."));
+            };
+            let change = TrainingChange::DecideCase { id, state, labels: Some(labels), problem: None, who: who.into() };
+            ledger.commit(vec![Change::Training(change)])?;
+            Ok(())
+        }
+        CaseCommand::LinkPatients { keys } => registry::link(ledger, keys, who),
+    }
+}
+
+/// Sends what a person decided about cases to the daemon that uses this state folder; false when there is no daemon.
+pub fn ask_cases(state: &Path, command: &CaseCommand) -> Result<bool, Fault> {
+    match exchange(state, command)? {
+        Some(Answer::State(_)) => Ok(true),
+        Some(answer) => Err(refused(answer)),
+        None => Ok(false),
+    }
 }
 
 /// Sends a command to the daemon that uses this state folder; none when there is no daemon.
@@ -205,6 +251,13 @@ fn answer(stream: &mut UnixStream, desk: &Desk) -> io::Result<()> {
     let answer = match serde_json::from_str::<Request>(&read_line(stream)?) {
         Err(_) => Answer::Refused { code: Code::ConfigUsage.name().into(), detail: "The daemon does not know this command.".into() },
         Ok(Request::Look(Look::Status)) => Answer::Status(Box::new(desk.status.snapshot())),
+        Ok(Request::Cases(command)) => match carry_out_cases(&*desk.ledger, &command, &who) {
+            Ok(()) => {
+                tracing::info!(who, "a person's word about cases");
+                Answer::State("done".into())
+            }
+            Err(fault) => Answer::Refused { code: fault.code.name().into(), detail: fault.detail },
+        },
         Ok(Request::Change(command)) => match carry_out(&*desk.ledger, &desk.audit, command, who.clone()) {
             Ok(state) => {
                 tracing::info!(?command, who, "a person's command");

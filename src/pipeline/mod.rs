@@ -6,6 +6,7 @@ pub mod channels;
 mod choice;
 mod clinic;
 pub mod control;
+pub mod curation;
 mod engine;
 mod estimate;
 mod jobs;

@@ -7,8 +7,9 @@ use crate::dicom::guard::Limits;
 use crate::dicom::{Patient, SeriesKey, is_of_patient};
 use crate::fault::Fault;
 use crate::intake::spool::Spool;
-use crate::ledger::{Change, DeliveryState, Job, Ledger, Reader, State, Which};
+use crate::ledger::{Change, DeliveryState, Job, Ledger, Reader, State, TrainingChange, Which};
 use crate::sys::durable::{self, StagingDir};
+use crate::training::store::{Link, Store};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -127,6 +128,59 @@ fn patient(
         }
     }
     Ok(None)
+}
+
+/// Whose cases are removed.
+#[derive(Clone, Copy)]
+pub enum Whose<'a> {
+    /// Those of a study, by its UID.
+    Study(&'a str),
+    /// Those of a patient, by the Patient ID, whoever issued it.
+    Patient(&'a str),
+}
+
+/// What was removed of what models learn from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PurgedCases {
+    /// Cases.
+    pub cases: Vec<String>,
+    /// Generations that were taught with one of them, by their digest. They are as they were: nothing can be taken out of weights.
+    pub generations: Vec<String>,
+}
+
+/// Removes curated cases and kept studies, with the lines that tell whose they are. Lines of the split and of the audit stay: they name nobody.
+pub fn purge_cases(ledger: &dyn Ledger, config: &Config, whose: Whose<'_>, who: &str) -> Result<PurgedCases, Fault> {
+    if !config.state.join("training").is_dir() {
+        return Ok(PurgedCases::default());
+    }
+    let store = Store::open(&config.state)?;
+    let is_of = |link: &Link| match whose {
+        Whose::Study(study) => link.study == study,
+        Whose::Patient(id) => !link.patient_id.is_empty() && link.patient_id == id.trim(),
+    };
+    let names: BTreeSet<String> = store.links()?.into_iter().filter(is_of).map(|link| link.case).collect();
+    let mut generations = BTreeSet::new();
+    for run in ledger.runs()? {
+        let folder = store.root().join("runs").join(run.id.to_string());
+        let taught = ["curated", "rehearsal"].iter().any(|part| holds(&folder.join(part), &names));
+        generations.extend(run.candidate.filter(|_| taught));
+    }
+    let known: BTreeSet<String> = ledger.cases()?.into_iter().map(|case| case.id).collect();
+    for name in &names {
+        store.remove(name)?;
+        if known.contains(name) {
+            ledger.commit(vec![Change::Training(TrainingChange::RemoveCase { id: name.clone(), who: who.into() })])?;
+        }
+        store.unlink(name)?;
+    }
+    Ok(PurgedCases { cases: names.into_iter().collect(), generations: generations.into_iter().collect() })
+}
+
+/// Whether a folder of a run has a file of one of these cases: its name begins with the case's.
+fn holds(folder: &Path, cases: &BTreeSet<String>) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    let is_of = |name: &str| name.split(['-', '.']).next().is_some_and(|case| cases.contains(case));
+    entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_of))
 }
 
 /// Nothing more happens to a job, nor to its deliveries.

@@ -13,6 +13,7 @@ mod links;
 mod place;
 mod plausible;
 mod record;
+pub mod registry;
 mod roles;
 mod sign;
 mod sources;

@@ -257,6 +257,34 @@ fn real_labels_of_others_are_taken() {
 }
 
 #[test]
+fn segmentations_of_other_makers_become_cases_in_any_encoding() {
+    let folder = need!(data("seg_readback"), "shared data is not there");
+    let admitted = |object: &str, structures: &str| {
+        let here = tempfile::tempdir().expect("folder");
+        let case = here.path().join("case");
+        copy(&folder.join("dcmqi/ct-3slice"), &case);
+        std::fs::copy(folder.join(object), case.join("labels.dcm")).expect("copied");
+        std::fs::write(case.join("structures.toml"), format!("[structures]\n{structures}")).expect("written");
+        let stored = admit(&Store::open(here.path()).expect("store"), &case)?;
+        Ok::<_, Fault>((stored.record.labels.clone().expect("labels"), stored.labels().expect("values")))
+    };
+    let (first, values) = admitted("dcmqi/liver.dcm", "").expect("a case");
+    assert_eq!(first.found, ["liver"], "by its name: the code is an old one");
+    let object = stunetd::dicom::seg::read(&folder.join("dcmqi/liver.dcm")).expect("object");
+    let bits: usize = (0..object.frames.len()).map(|n| object.frame(n).expect("frame").iter().filter(|v| **v != 0).count()).sum();
+    assert_eq!(values.iter().filter(|v| **v == 3).count(), bits);
+    for other in ["pydicom/liver_rle.dcm", "pydicom/liver_deflate.dcm", "pydicom/liver_expb.dcm"] {
+        assert_eq!(admitted(other, "").expect(other).0.digest, first.digest, "{other}");
+    }
+    // Segments that share a hundredth are contested there; a third is too much.
+    let (some, values) = admitted("dcmqi/partial_overlaps.dcm", "1 = \"spleen\"\n3 = \"liver\"\n").expect("a case");
+    assert_eq!((some.contested, some.left_out), (95, 3));
+    assert_eq!(values.iter().filter(|v| **v == stunetd::stunet::learning::IGNORED).count(), 95);
+    let much = admitted("dcmqi/partial_overlaps.dcm", "1 = \"spleen\"\n2 = \"liver\"\n").expect_err("too much");
+    assert_eq!(much.code, Code::CasesOverlap);
+}
+
+#[test]
 fn tilted_and_uneven_slices_are_refused_by_name() {
     for (name, code) in [("ct_siemens_tilt_4slices", Code::CasesGeometry), ("ct_ge_missing_slice_4slices", Code::SeriesMissingSlice)] {
         let folder = need!(data(name), "shared data is not there");
