@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 /// HU that replaces pixel padding: air, which every CT normalisation knows.
 const PADDED_HU: f32 = -1024.0;
 
-/// A partner that covers less of the grid than this share is warned of: half a slice at either end is usual.
-const COVERED: f64 = 0.99;
+/// A partner that covers less of the grid than this share is warned of: a slice or a row less at the borders is usual.
+const COVERED: f64 = 0.95;
 
 /// What a read may take, and what PET values become.
 #[derive(Clone, Copy, Debug)]
