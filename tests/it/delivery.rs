@@ -4,7 +4,9 @@ mod archive;
 mod dimse;
 pub mod office;
 mod orthanc;
+mod outages;
 pub mod scp;
+mod storescp;
 mod stow;
 mod whole;
 

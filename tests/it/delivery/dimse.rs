@@ -2,13 +2,12 @@
 
 use super::office::{LARGE, Office, data_set_digest, instance, pacs};
 use super::scp::{Act, Scp};
+use super::storescp::{Storescp, objects};
 use crate::need;
 use crate::receive::dimse::certificates;
 use crate::serve::daemon::free_port;
-use crate::support::{eventually, on_path};
-use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use crate::support::on_path;
+use std::process::Command;
 use stunetd::config::Resend;
 use stunetd::ledger::DeliveryState;
 
@@ -173,36 +172,6 @@ fn what_was_in_hand_when_the_daemon_died_is_asked_about() {
     office.stop();
 }
 
-/// dcmtk's `storescp`. Every object that it gets is a file of its own, also one that it got before.
-struct Storescp {
-    port: u16,
-    child: Child,
-}
-
-impl Storescp {
-    fn start(folder: &Path, arguments: &[&str]) -> Storescp {
-        let port = free_port();
-        let mut command = Command::new("storescp");
-        command.args(["--fork", "-aet", "PACS", "+uf", "-od"]).arg(folder).args(arguments).arg(port.to_string());
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("storescp");
-        let peer = Storescp { port, child };
-        eventually("storescp listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        peer
-    }
-}
-
-impl Drop for Storescp {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Objects in a folder of `storescp`.
-fn objects(folder: &Path) -> usize {
-    std::fs::read_dir(folder).expect("folder").filter(|e| e.as_ref().is_ok_and(|e| e.path().extension().is_none_or(|x| x != "cfg"))).count()
-}
-
 #[test]
 fn five_hundred_results_wait_for_a_peer_that_was_down_the_whole_time() {
     need!(on_path("storescp"), "dcmtk is not here");
@@ -217,8 +186,8 @@ fn five_hundred_results_wait_for_a_peer_that_was_down_the_whole_time() {
     assert_eq!(office.open(), u64::from(RESULTS));
     assert!(office.metric("stunetd_outbox_oldest_age_seconds{destination=\"pacs\"}") > 0.0);
     office.stop();
-    // Down, it was called for the first result only, and ever more rarely.
-    assert!(office.delivery(2).attempts == 0 && office.delivery(1).attempts < 200, "{:?}", office.delivery(1));
+    // Down, it was called for the first result only, and ever more rarely: pauses of 2 s, 4 s … up to 10 min.
+    assert!(office.delivery(2).attempts == 0 && office.delivery(1).attempts <= 9 + 720 / 10, "{:?}", office.delivery(1));
 
     let peer = Storescp::start(folder.path(), &[]);
     office.destinations[0] = pacs(peer.port);
@@ -226,21 +195,6 @@ fn five_hundred_results_wait_for_a_peer_that_was_down_the_whole_time() {
     office.passes("all are delivered", || office.open() == 0);
     office.stop();
     assert_eq!((office.count(DeliveryState::Delivered), objects(folder.path())), (RESULTS as usize, RESULTS as usize));
-}
-
-#[test]
-fn a_peer_that_aborts_in_the_middle_is_waited_for() {
-    need!(on_path("storescp"), "dcmtk is not here");
-    let folder = tempfile::tempdir().expect("folder");
-    for arguments in [&["--refuse"][..], &["--abort-during"], &["--abort-after"]] {
-        let peer = Storescp::start(folder.path(), arguments);
-        let mut office = Office::new(vec![pacs(peer.port)]);
-        office.publish(1, 1);
-        office.start();
-        office.passes("it is tried", || office.delivery(1).attempts >= 2);
-        assert_eq!(office.count(DeliveryState::Delivered), 0, "{arguments:?}");
-        office.stop();
-    }
 }
 
 #[test]

@@ -29,10 +29,18 @@ impl Orthanc {
             "Name": "stunetd test", "StorageDirectory": dir.path().join("storage"), "IndexDirectory": dir.path().join("storage"),
             "HttpPort": http, "DicomPort": dicom, "DicomAet": "PACS", "RemoteAccessAllowed": false, "AuthenticationEnabled": false,
             "DicomCheckCalledAet": false, "DicomAlwaysAllowEcho": true, "DicomAlwaysAllowStore": true, "DicomAlwaysAllowFind": true,
+            "LuaScripts": [dir.path().join("count.lua")],
             "OverwriteInstances": false, "StorageCompression": false, "Plugins": [PLUGIN],
             "DicomWeb": { "Enable": true, "Root": "/dicom-web/", "EnableWado": false }
         });
         std::fs::write(dir.path().join("orthanc.json"), config.to_string()).expect("written");
+        // Called for all that comes, before it is known whether it is there.
+        let count = format!(
+            "function ReceivedInstanceFilter(dicom, origin, info)\n local file = io.open({:?}, 'a')\n \
+             file:write(dicom.SOPInstanceUID .. '\\n')\n file:close()\n return true\nend\n",
+            dir.path().join("came")
+        );
+        std::fs::write(dir.path().join("count.lua"), count).expect("written");
         Some(Orthanc { dir, program, http, dicom, child: None })
     }
 
@@ -52,6 +60,29 @@ impl Orthanc {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// It stands still, its sockets open.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// It goes on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().expect("running").id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
+    }
+
+    /// How often each instance came, also when it was there already.
+    pub fn came(&self) -> std::collections::BTreeMap<String, usize> {
+        let lines = std::fs::read_to_string(self.dir.path().join("came")).unwrap_or_default();
+        let mut all = std::collections::BTreeMap::new();
+        lines.lines().for_each(|uid| *all.entry(uid.to_string()).or_default() += 1);
+        all
     }
 
     /// The answer to a request, when there is one that is no error.

@@ -5,6 +5,7 @@ use dicom_ul::pdu::{PDataValue, PDataValueType, Pdu, PresentationContextResultRe
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use stunetd::dicom::command::{CommandSet, CommandWriter, NO_DATA_SET, RESPONSE};
@@ -22,6 +23,10 @@ pub enum Act {
     DieDuring,
     /// It is kept, and the peer is gone before it has said so.
     DieAfter,
+    /// After its first fragment nothing more is read, and nothing said.
+    Stall,
+    /// It is heard to its end, kept or not, and nothing is said.
+    Silent { kept: bool },
 }
 
 #[derive(Default)]
@@ -33,6 +38,10 @@ pub struct State {
     pub answers_queries: bool,
     pub queries: u32,
     pub associations: u32,
+    /// Objects that began to arrive.
+    pub begun: u32,
+    /// Who stalls, until this goes.
+    stalled: Vec<Sender<()>>,
     /// Everybody dies after so many more objects.
     pub objects_left: Option<u32>,
     open: Vec<TcpStream>,
@@ -94,6 +103,7 @@ impl Scp {
         let open = {
             let mut state = self.state();
             state.objects_left = Some(0);
+            state.stalled.clear();
             std::mem::take(&mut state.open)
         };
         let _ = TcpStream::connect(("127.0.0.1", self.port));
@@ -142,7 +152,11 @@ fn attend(stream: TcpStream, state: &Mutex<State>) {
                 sent.is_ok()
             };
             match value.value_type {
-                PDataValueType::Command => command.extend(value.data),
+                PDataValueType::Command => {
+                    command.extend(value.data);
+                    let is_store = CommandSet::read(&command).is_ok_and(|set| set.number(0x0100) == Ok(0x0001));
+                    state.lock().expect("state").begun += u32::from(value.is_last && is_store);
+                }
                 PDataValueType::Data => {
                     data.extend(value.data);
                     let request = CommandSet::read(&command).expect("a command");
@@ -171,6 +185,14 @@ fn attend(stream: TcpStream, state: &Mutex<State>) {
                             state.script.pop_front();
                             return drop(cut.shutdown(Shutdown::Both));
                         }
+                        if matches!(state.script.front(), Some(Act::Stall)) {
+                            state.script.pop_front();
+                            let (until, gone) = channel();
+                            state.stalled.push(until);
+                            drop(state);
+                            let _ = gone.recv();
+                            return;
+                        }
                         if !value.is_last {
                             continue;
                         }
@@ -182,12 +204,13 @@ fn attend(stream: TcpStream, state: &Mutex<State>) {
                             }
                             None => state.script.pop_front().unwrap_or(Act::Answer(0)),
                         };
-                        let keep = matches!(act, Act::DieAfter | Act::Answer(0 | 0xB000..=0xBFFF));
+                        let keep = matches!(act, Act::DieAfter | Act::Silent { kept: true } | Act::Answer(0 | 0xB000..=0xBFFF));
                         if keep {
                             state.kept.entry(instance).or_default().push(Sha256::digest(&data).into());
                         }
                         match act {
                             Act::Answer(status) => drop(say(answer(status, NO_DATA_SET), None)),
+                            Act::Silent { .. } => {}
                             _ => return drop(cut.shutdown(Shutdown::Both)),
                         }
                     }

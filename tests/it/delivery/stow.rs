@@ -24,6 +24,8 @@ enum Act {
     Keep(u16),
     /// It is kept, and nothing is said.
     KeepAndDie,
+    /// It is kept or not, and nothing is said until the caller has gone.
+    Silent { kept: bool },
 }
 
 /// A service that lives as long as the test.
@@ -83,7 +85,7 @@ fn attend(mut stream: TcpStream, state: &Mutex<State>) {
         assert_eq!(lines[0], "POST /web/studies HTTP/1.1");
         let number = (1..100).find(|n| body.windows(object_file(*n).len()).any(|w| w == object_file(*n))).expect("the published bytes");
         let act = state.script.pop_front().unwrap_or(Act::Keep(200));
-        if matches!(act, Act::Keep(_) | Act::KeepAndDie) {
+        if matches!(act, Act::Keep(_) | Act::KeepAndDie | Act::Silent { kept: true }) {
             *state.kept.entry(instance(number)).or_default() += 1;
         }
         match act {
@@ -93,6 +95,10 @@ fn attend(mut stream: TcpStream, state: &Mutex<State>) {
             }
             Act::Keep(status) => (status, String::new()),
             Act::KeepAndDie => return,
+            Act::Silent { .. } => {
+                drop(state);
+                return drop(reader.read_to_end(&mut Vec::new()));
+            }
         }
     };
     // In chunks, as proxies like to.
@@ -143,4 +149,20 @@ fn answers_are_judged_for_the_instance_and_nothing_is_stored_twice() {
     let tokens = service.state.lock().expect("state").tokens.clone();
     assert!(tokens[0] == "Bearer secret" && tokens.last().is_some_and(|t| t == "Bearer other"), "{tokens:?}");
     eventually("nobody hangs", || Arc::strong_count(&service.state) <= 2);
+}
+
+#[test]
+fn a_silent_service_is_given_up_and_asked() {
+    let service = Service::start();
+    let mut destination = web(&format!("http://127.0.0.1:{}/web/", service.port));
+    destination.timeout = stunetd::config::HumanDuration(std::time::Duration::from_secs(2));
+    let mut office = Office::new(vec![destination]);
+    service.says(Act::Silent { kept: true });
+    service.says(Act::Silent { kept: false });
+    office.publish(1, 2);
+    office.start();
+    office.passes("both are there", || office.count(DeliveryState::Delivered) == 2);
+    office.stop();
+    assert_eq!((service.kept(), service.state.lock().expect("state").queries), (vec![1, 1], 2));
+    assert_eq!((office.attempts("postponed"), office.attempts("already_there"), office.attempts("delivered")), (2.0, 1.0, 1.0));
 }
