@@ -45,9 +45,19 @@ fn filter(level: &str) -> EnvFilter {
     EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(level))
 }
 
-/// What a panic said.
+/// What a panic said, as far as it may be repeated. Words of the program are; a message that was put together may hold what the program worked on
+/// (cutting a text in the wrong place quotes it), so of those only such as have nothing but numbers in them. The place says more anyway.
 pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
-    payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+    const NUMBERS_ONLY: [&str; 5] =
+        ["index out of bounds: the len is ", "range end index ", "range start index ", "slice index starts at ", "mid > len"];
+    let repeated = |text: &&str| NUMBERS_ONLY.iter().any(|known| text.starts_with(known));
+    match payload.downcast_ref::<&str>() {
+        Some(words) => words,
+        None => match payload.downcast_ref::<String>().map(String::as_str) {
+            Some(text) => Some(text).filter(repeated).unwrap_or("a message that may hold data"),
+            None => "no message",
+        },
+    }
 }
 
 /// A short name for something that must not be written as it is: the same for the same text as long as the process
@@ -61,6 +71,21 @@ pub fn keyed_hash(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_quotes_nothing_that_was_worked_on() {
+        let said = |work: fn()| panic_text(&*std::panic::catch_unwind(work).expect_err("it panics")).to_owned();
+        assert_eq!(said(|| panic!("words of ours")), "words of ours");
+        assert!(said(|| assert_eq!(vec![1, 2][std::hint::black_box(7)], 3)).contains("the index is 7"));
+        assert!(said(|| drop([1, 2][..std::hint::black_box(7)].to_vec())).contains("range end index 7"));
+        for work in [
+            || drop("MÜLLER^ANNA"[..std::hint::black_box(2)].to_owned()),
+            || panic!("{} is not expected", std::hint::black_box("MÜLLER^ANNA")),
+            || Err::<(), _>(std::hint::black_box("MÜLLER^ANNA")).expect("a number"),
+        ] {
+            assert_eq!(said(work), "a message that may hold data");
+        }
+    }
 
     #[test]
     fn a_keyed_hash_is_steady_and_hides_its_text() {

@@ -30,6 +30,7 @@ mod nifti;
 mod pairs;
 mod pipeline_e2e;
 mod preprocessing;
+mod privacy;
 mod purge;
 mod quantities;
 mod real_series;

@@ -1,4 +1,4 @@
-//! The status page, the same for scripts and in the terminal; and that none of it, nor anything else that the daemon writes, names a patient.
+//! The status page, the same for scripts and in the terminal.
 
 use crate::need;
 use crate::serve::daemon::{Daemon, World};
@@ -6,7 +6,7 @@ use crate::serve::program::{Program, Site};
 use crate::support::ct::Ct;
 use crate::support::{eventually, on_path, schema};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use stunetd::fault::Code;
 
@@ -211,76 +211,4 @@ fn top_shows_the_same_in_a_terminal() {
     schema::conforms("top", &json);
     assert_eq!(json["flow"]["published"], 1);
     assert_eq!(program.terminate(), Some(0));
-}
-
-/// Files below a folder.
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() { files(&path, found) } else { found.push(path) }
-    }
-}
-
-/// Patients' names and numbers stand in every object that the tests make. DICOM objects repeat them, as they must; nothing else does: no log
-/// line at the finest level, no metric, no page, no file name, no argument, nothing in the ledger, the manifest or the error of a bad file.
-#[test]
-fn no_patient_is_named_outside_of_dicom_objects() {
-    const CANARIES: [&str; 4] = ["CANARY", "NAME^OF", "042Y", "20260102"];
-    let site = Site::new("");
-    let text = std::fs::read_to_string(site.dir.path().join("stunetd.toml")).expect("configuration");
-    std::fs::write(site.dir.path().join("stunetd.toml"), text + "[log]\nlevel = \"debug\"\n").expect("written");
-    let program = Program::start_with(&site, &[("STUNETD_LOG", "trace,hyper=info".as_ref())]);
-    let incoming = site.incoming();
-    Ct::new(1, 8).write(&incoming);
-    // One that lacks a slice, one that is cut off, one whose text is not what it should be.
-    let gap = Ct::new(2, 8);
-    [0, 1, 2, 4, 5, 6, 7].iter().for_each(|slice| gap.write_slice(&incoming, *slice));
-    let spare = tempfile::tempdir().expect("folder");
-    Ct::new(3, 4).write(spare.path());
-    let mut copies = Vec::new();
-    files(spare.path(), &mut copies);
-    for (i, path) in copies.iter().enumerate() {
-        let bytes = std::fs::read(path).expect("file");
-        std::fs::write(incoming.join(format!("cut-{i}.dcm")), &bytes[..bytes.len() / (i + 2)]).expect("written");
-    }
-    Ct::new(4, 8).of("CANARY^NAME^OF^ANOTHER").write(&incoming);
-    eventually("two results", || site.results().len() == 2);
-    program.shows("stunetd_series_refused_total{code=\"series.missing_slice\"}", 1.0);
-    let said = |what: &str, text: &str| {
-        for canary in CANARIES {
-            if let Some(at) = text.find(canary) {
-                let near = text.get(at.saturating_sub(120)..(at + 60).min(text.len())).unwrap_or_default();
-                panic!("{canary} is in {what}: …{near}…");
-            }
-        }
-    };
-    for path in ["/", "/status.json", "/metrics", "/livez"] {
-        said(path, &program.get(path));
-    }
-    let config = site.dir.path().join("stunetd.toml").to_str().expect("UTF-8").to_owned();
-    for arguments in [&["jobs", "list", "--all"][..], &["jobs", "show", "1"], &["jobs", "explain", "1"], &["top", "--once"]] {
-        let (_, out, err) = stunetd(&[arguments, &["--config", &config]].concat());
-        said(&format!("{arguments:?}"), &(out + &err));
-    }
-    for process in std::fs::read_dir("/proc").expect("processes").flatten() {
-        let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        if arguments.windows(7).any(|w| w == b"stunetd") {
-            said("the arguments of a process", &String::from_utf8_lossy(&arguments));
-        }
-    }
-    said("the log", &program.log());
-    assert!(program.log().contains("TRACE") || program.log().contains("DEBUG"), "the log was not at its finest");
-    assert_eq!(program.terminate(), Some(0));
-    let mut written = Vec::new();
-    files(site.dir.path(), &mut written);
-    let mut looked = 0;
-    for path in written.iter().filter(|path| !path.starts_with(&incoming)) {
-        said("a file name", &path.strip_prefix(site.dir.path()).expect("below").to_string_lossy());
-        if path.extension().is_some_and(|e| e == "dcm") {
-            continue;
-        }
-        looked += 1;
-        said(&path.display().to_string(), &String::from_utf8_lossy(&std::fs::read(path).expect("file")));
-    }
-    assert!(looked >= 8, "{looked} files were looked at");
 }

@@ -13,6 +13,8 @@ use stunetd::volume::{LabelMap, Labels, Prepared};
 /// What the engine does with the next study.
 pub enum Act {
     Panic,
+    /// Panics with these words in its message.
+    PanicSaying(&'static str),
     Fail(Code),
     /// Works until the message, or until it is told to stop.
     Wait(Receiver<()>),
@@ -100,6 +102,7 @@ impl Engine for Scripted {
         match act {
             None => {}
             Some(Act::Panic) => panic!("as the script says"),
+            Some(Act::PanicSaying(words)) => panic!("{words} is not expected"),
             Some(Act::Fail(code)) => return Err(Fault::new(code, "As the script says.")),
             Some(Act::Hang(message)) => drop(message.recv()),
             Some(Act::Wait(message)) => {
