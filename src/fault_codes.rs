@@ -144,6 +144,7 @@ codes! {
     DeliveryUnverified, "delivery.unverified", Poison, "The result may be at the destination, and nobody can tell.", "Look for it there; `stunetd jobs retry` sends it once more, `stunetd jobs cancel` leaves it.";
     DeliveryNothing, "delivery.nothing_to_send", Poison, "The result has no file in a format of the destination.", "Compare `formats` of the destination with `output.formats`.";
     DeliveryCoerced, "delivery.coerced", Retryable, "The destination took the result with a warning.", "Nothing; compare the object there with ours if the message names attributes.";
+    DeliveryUncommitted, "delivery.uncommitted", Retryable, "The destination took the result and has not committed itself to keeping it.", "Nothing: it is asked what it has when its answer stays away. If that happens always, see storage commitment in docs/delivery.md.";
     // ---- curated cases
     CasesUnknown, "cases.unknown", Poison, "There is no such case.", "See `stunetd cases list`.";
     CasesNoLabels, "cases.no_labels", Poison, "The folder has no label object that can be read.", "Put a segmentation object, a structure set or a NIfTI label file into it.";

@@ -3,6 +3,7 @@
 use crate::audit::{Audit, Event};
 use crate::config::{self, Config, LogFormat};
 use crate::fault::{Code, Fault};
+use crate::intake::commitment::Commitments;
 use crate::intake::disks::{Disks, SpaceOf};
 use crate::intake::reception::Reception;
 use crate::intake::scp::Scp;
@@ -224,7 +225,9 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     tell_certificates(&config, &metrics);
     metrics.models(rules.iter().filter_map(|rule| rule.model.as_deref()).map(Generation::names));
     let stow = reception.clone().filter(|_| config.stow.enabled).map(|reception| (reception, &config.stow));
-    let scp = reception.clone().and_then(|reception| Scp::start(&config.dimse, reception).transpose()).transpose()?;
+    let asks = config.destination.iter().any(|d| d.commitment);
+    let commitments = asks.then(|| Commitments::new(ledger.clone(), metrics.clone()));
+    let scp = reception.clone().and_then(|reception| Scp::start(&config.dimse, reception, commitments).transpose()).transpose()?;
     let status = Status {
         metrics: metrics.clone(),
         board: street.board().clone(),

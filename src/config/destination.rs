@@ -37,6 +37,10 @@ table! {
         resend: Resend = Resend::Once,
         /// A destination that is silent for this long is given up for now.
         timeout: HumanDuration = HumanDuration(Duration::from_secs(60)),
+        /// `cstore`: it is asked to commit itself to keeping what it got (storage commitment), and counts as having it when it has done so.
+        commitment: bool = false,
+        /// Without an answer to that for this long it is asked what it has.
+        commitment_wait: HumanDuration = HumanDuration(Duration::from_secs(3600)),
         /// `cstore`: over TLS; `stow` is with https.
         tls: bool = false,
         /// Authorities, PEM; empty: those of the system.
@@ -129,6 +133,9 @@ impl Destination {
                 } else if d.kind != DestinationKind::Folder && !format.is_dicom() {
                     say("destination.formats", format!("`{format}` is no DICOM object"));
                 }
+            }
+            if d.commitment && d.kind != DestinationKind::Cstore {
+                say("destination.commitment", "storage commitment goes with `cstore` only".into());
             }
             if d.timeout.0.is_zero() {
                 say("destination.timeout", "at least 1 ms".into());

@@ -4,16 +4,25 @@ use super::parcel::{Item, Parcel};
 use super::scu::{Found, Offer, Peer, Scu, ScuError};
 use super::status::{Judged, judge, sentence};
 use super::tls;
-use super::transport::{Clerk, Confirmed, Failure, Transport, Verdict, unverified};
+use super::transport::{Clerk, Confirmed, Failure, REFUSALS, Transport, Verdict, unverified};
 use crate::config::{Destination, Resend};
-use crate::dicom::Identity;
+use crate::dicom::commitment::{Report, is_accepted};
+use crate::dicom::{Identity, Uid};
 use crate::fault::{Code, Fault};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+/// How long reports of storage commitment are waited for on an association before it is released.
+const REPORTS: Duration = Duration::from_secs(2);
 
 /// Sends objects to a storage SCP. The association is kept while there is more to send.
 pub struct Cstore {
     peer: Peer,
     resend: Resend,
     open: Option<Scu>,
+    /// Reports of storage commitment that nobody took yet.
+    reports: Vec<Report>,
 }
 
 impl Cstore {
@@ -25,8 +34,9 @@ impl Cstore {
             calling: destination.calling_ae_title.as_str().to_string(),
             timeout: destination.timeout.0,
             tls: destination.tls.then(|| tls::client_config(destination)).transpose()?,
+            commitment: destination.commitment,
         };
-        Ok(Cstore { peer, resend: destination.resend, open: None })
+        Ok(Cstore { peer, resend: destination.resend, open: None, reports: Vec::new() })
     }
 
     /// The open association, or a new one, on which these were offered.
@@ -42,7 +52,7 @@ impl Cstore {
 
     /// Sends what is not there. The verdict of a failure says whether *it* leaves a doubt.
     fn send(&mut self, parcel: &Parcel, clerk: &mut dyn Clerk, any_stored: &mut bool) -> Result<Verdict, ScuError> {
-        let never = self.resend == Resend::Never;
+        let (never, commitment) = (self.resend == Resend::Never, self.peer.commitment);
         let objects: Vec<(&Item, &Identity)> = parcel.items.iter().filter_map(|item| Some((item, item.identity.as_ref()?))).collect();
         let offers: Vec<Offer> = objects.iter().map(|(_, id)| (id.sop_class_uid.to_string(), id.transfer_syntax.clone())).collect();
         let scu = self.scu(&offers)?;
@@ -53,15 +63,24 @@ impl Cstore {
             );
             return Ok(Verdict::failed(Failure::Refused, fault));
         }
+        let uncommitted = |why: &str| Fault::new(Code::DeliveryUncommitted, why);
         let (mut confirmed, mut warning, mut counted) = (Confirmed::Status, None, false);
-        for (item, identity) in objects {
+        for &(item, identity) in &objects {
             if parcel.doubtful {
                 match scu.find(identity)? {
                     Found::Yes => {
                         confirmed = Confirmed::Query;
                         continue;
                     }
+                    Found::No if parcel.asked && parcel.refusals >= REFUSALS => {
+                        let fault = uncommitted("It reported again and again that it does not keep it, and does not have it.");
+                        return Ok(Verdict::failed(Failure::Refused, fault));
+                    }
                     Found::No => {}
+                    // It said that it has it, and did not commit itself to keeping it: for a person to look.
+                    Found::Unknown if parcel.asked => {
+                        return Ok(unverified("The peer did not commit itself to keeping it, and can not be asked."));
+                    }
                     Found::Unknown if never => return Ok(unverified("The peer can not be asked, and `resend` is \"never\".")),
                     Found::Unknown if parcel.resends > 0 => return Ok(unverified("The peer can not be asked, and it was sent twice.")),
                     Found::Unknown if counted => {}
@@ -80,8 +99,39 @@ impl Cstore {
             }
             *any_stored = true;
         }
-        Ok(Verdict::Delivered { confirmed, warning })
+        if !commitment {
+            return Ok(Verdict::Delivered { confirmed, warning });
+        }
+        if !scu.commits() {
+            let warning = warning.or_else(|| Some(uncommitted("The peer does not offer storage commitment.")));
+            return Ok(Verdict::Delivered { confirmed, warning });
+        }
+        if parcel.asked && !*any_stored {
+            // All of it is there: that is what there is to know, and asking once more would have no end.
+            let warning = Some(uncommitted("The peer has it, and did not commit itself to keeping it."));
+            return Ok(Verdict::Delivered { confirmed, warning });
+        }
+        let transaction = new_transaction();
+        clerk.asks(transaction.as_str())?;
+        let identities: Vec<&Identity> = objects.iter().map(|(_, identity)| *identity).collect();
+        match scu.ask_commitment(transaction.as_str(), &identities)? {
+            Some(status) if is_accepted(status) => Ok(Verdict::Asked { warning }),
+            status => {
+                let fault = uncommitted(&format!("It was asked to, and answered {:04X}.", status.unwrap_or_default()));
+                Ok(Verdict::Failed { failure: Failure::Refused, doubtful: true, fault })
+            }
+        }
     }
+}
+
+/// A Transaction UID that nobody can guess: whoever knows it is believed.
+fn new_transaction() -> Uid {
+    // The keys of every thread's first hasher are random numbers of the operating system.
+    let mut digest = [0; 32];
+    for part in digest.chunks_exact_mut(8) {
+        part.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
+    }
+    Uid::from_digest(&digest)
 }
 
 impl Transport for Cstore {
@@ -94,6 +144,7 @@ impl Transport for Cstore {
             self.open = None;
             sent = self.send(parcel, clerk, &mut any_stored);
         }
+        self.reports.extend(self.open.iter_mut().flat_map(Scu::take_reports));
         let verdict = match sent {
             Ok(verdict) => verdict,
             Err(error) => {
@@ -118,8 +169,14 @@ impl Transport for Cstore {
     }
 
     fn rest(&mut self) {
-        if let Some(scu) = self.open.take() {
+        if let Some(mut scu) = self.open.take() {
+            scu.await_reports(self.peer.timeout.min(REPORTS));
+            self.reports.extend(scu.take_reports());
             scu.release();
         }
+    }
+
+    fn reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
     }
 }

@@ -14,4 +14,4 @@ mod transport;
 
 pub use folder::{Outcome, Receipt, ReceiptFile, all_published, conflict, publish, published};
 pub use parcel::{Item, Parcel};
-pub use transport::{Clerk, Confirmed, Failure, Transport, Verdict, open, recipients};
+pub use transport::{Clerk, Confirmed, Failure, REFUSALS, Transport, Verdict, open, recipients};

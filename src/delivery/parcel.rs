@@ -24,6 +24,10 @@ pub struct Parcel {
     pub doubtful: bool,
     /// How often they were sent again although nobody could tell whether they are there.
     pub resends: u32,
+    /// How often the destination said no.
+    pub refusals: u32,
+    /// The destination was asked to commit itself to keeping them (storage commitment).
+    pub asked: bool,
 }
 
 /// A file of a result, byte for byte as it was published.
@@ -65,8 +69,8 @@ impl Parcel {
             let names: Vec<&str> = formats.iter().map(|f| f.name()).collect();
             return Err(Fault::new(Code::DeliveryNothing, format!("{} has none of: {}.", result.folder, names.join(", "))));
         }
-        let Delivery { doubtful, resends, .. } = *delivery;
-        Ok(Parcel { folder, name: result.folder, items, doubtful, resends })
+        let Delivery { doubtful, resends, refusals, ref transaction, .. } = *delivery;
+        Ok(Parcel { folder, name: result.folder, items, doubtful, resends, refusals, asked: transaction.is_some() })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Errors of the network say what happened, never what a peer sent: that may hold patient data.
 
 use crate::dicom::command::{CommandSet, CommandWriter, MAX_COMMAND, NO_DATA_SET, RESPONSE};
+use crate::dicom::commitment::{self, MAX_REPORT, N_ACTION_RQ, N_EVENT_REPORT_RQ, PUSH_MODEL, Report};
 use crate::dicom::{Identity, query};
 use dicom_ul::Pdu;
 use dicom_ul::association::client::TlsStream;
@@ -26,8 +27,10 @@ const MAX_PDU: u32 = 128 << 10;
 const MAX_SENT: usize = 256 << 10;
 /// With less than this a peer can not be talked to.
 const MIN_SENT: usize = 128;
-/// Longest identifier of a C-FIND response that is read.
-const MAX_IDENTIFIER: usize = 1 << 20;
+/// Longest data set that is read: the identifier of a C-FIND response, or a report.
+const MAX_DATA_SET: usize = MAX_REPORT;
+/// Status of an answer to a report that can not be read.
+const INVALID_ARGUMENT: u16 = 0x0115;
 /// Matches after which a peer that answers to a unique key is not listened to.
 const MAX_MATCHES: usize = 100;
 
@@ -44,6 +47,8 @@ pub struct Peer {
     pub timeout: Duration,
     /// TLS, if it is wanted.
     pub tls: Option<Arc<ClientConfig>>,
+    /// Whether storage commitment is offered.
+    pub commitment: bool,
 }
 
 /// Why something did not work.
@@ -110,6 +115,13 @@ impl Line {
             Line::Tls(line) => line.receive(),
         }
     }
+
+    fn socket(&mut self) -> &mut TcpStream {
+        match self {
+            Line::Plain(line) => line.inner_stream(),
+            Line::Tls(line) => line.inner_stream().get_mut(),
+        }
+    }
 }
 
 /// An open association.
@@ -120,16 +132,21 @@ pub struct Scu {
     offered: Vec<Offer>,
     chunk: usize,
     messages: u16,
+    /// Reports of storage commitment that came and were not taken yet.
+    reports: Vec<Report>,
+    /// Requests for storage commitment on this association that nobody reported on.
+    awaited: usize,
 }
 
-/// A command that came back, and the data set behind it.
-struct Answer {
+/// A command that came, and the data set behind it.
+struct Message {
+    context: u8,
     command: Vec<u8>,
     data: Vec<u8>,
 }
 
 impl Scu {
-    /// Associates, offering each of these and C-FIND.
+    /// Associates, offering each of these, C-FIND and, where it is wanted, storage commitment.
     pub fn open(peer: &Peer, offers: &[Offer]) -> Result<Scu, ScuError> {
         let mut options = ClientAssociationOptions::new()
             .calling_ae_title(peer.calling.as_str())
@@ -138,7 +155,7 @@ impl Scu {
             .connection_timeout(peer.timeout)
             .read_timeout(peer.timeout)
             .write_timeout(peer.timeout);
-        let all: Vec<Offer> = offers.iter().cloned().chain([(FIND.to_string(), IMPLICIT_LE.to_string())]).collect();
+        let all: Vec<Offer> = offers.iter().cloned().chain([find_offer()]).chain(peer.commitment.then(commitment_offer)).collect();
         for (class, syntax) in &all {
             options = options.with_presentation_context(class.clone(), vec![syntax.clone()]);
         }
@@ -173,7 +190,7 @@ impl Scu {
         if chunk < MIN_SENT {
             return Err(ScuError::Unreachable(format!("the peer takes PDUs of {longest} bytes only")));
         }
-        Ok(Scu { line, contexts, offered: offers.to_vec(), chunk, messages: 0 })
+        Ok(Scu { line, contexts, offered: offers.to_vec(), chunk, messages: 0, reports: Vec::new(), awaited: 0 })
     }
 
     /// Whether all of these were offered when it was opened.
@@ -224,7 +241,7 @@ impl Scu {
 
     /// C-FIND at the image level (PS3.4 section C.4.1): whether the peer has an instance.
     pub fn find(&mut self, identity: &Identity) -> Result<Found, ScuError> {
-        let Some(context) = self.context(&(FIND.to_string(), IMPLICIT_LE.to_string())) else { return Ok(Found::Unknown) };
+        let Some(context) = self.context(&find_offer()) else { return Ok(Found::Unknown) };
         let message = self.next_message();
         let mut command = CommandWriter::default();
         command.uid(0x0002, FIND).number(0x0100, C_FIND_RQ).number(0x0110, message).number(0x0700, 0).number(0x0800, 1);
@@ -248,6 +265,47 @@ impl Scu {
         Err(ScuError::Lost { what: "the peer's answers to a query make no sense".into(), whole: false })
     }
 
+    /// Asks the peer to commit itself to keeping these objects, in a transaction of this UID (PS3.4 section J.3.2): the status of its answer;
+    /// none when it does not offer storage commitment. Its report comes later.
+    pub fn ask_commitment(&mut self, transaction: &str, objects: &[&Identity]) -> Result<Option<u16>, ScuError> {
+        let Some(context) = self.context(&commitment_offer()) else { return Ok(None) };
+        let message = self.next_message();
+        let objects: Vec<(&str, &str)> = objects.iter().map(|o| (o.sop_class_uid.as_str(), o.sop_instance_uid.as_str())).collect();
+        self.put(context, PDataValueType::Command, true, commitment::request_command(message), true)?;
+        self.put(context, PDataValueType::Data, true, commitment::request(transaction, &objects), true)?;
+        self.awaited += 1;
+        let answer = self.answer(message, N_ACTION_RQ, true)?;
+        let status = CommandSet::read(&answer.command).and_then(|set| set.number(0x0900));
+        let status = status.map_err(|_| lost("the peer's answer can not be read", true))?;
+        if !commitment::is_accepted(status) {
+            self.awaited = self.awaited.saturating_sub(1);
+        }
+        Ok(Some(status))
+    }
+
+    /// Whether the peer offers storage commitment.
+    pub fn commits(&self) -> bool {
+        self.accepts(&commitment_offer())
+    }
+
+    /// Reports of storage commitment that came on this association.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// Waits for the reports that may still come on this association, each at most this long. Nothing more can be sent on it then.
+    pub fn await_reports(&mut self, patience: Duration) {
+        if self.awaited == 0 || self.line.socket().set_read_timeout(Some(patience)).is_err() {
+            return;
+        }
+        while self.awaited > 0 {
+            let Ok(message) = self.message(false) else { return };
+            if !self.take_event(&message).is_ok_and(|event| event) {
+                return;
+            }
+        }
+    }
+
     /// Ends it. A peer that is gone meanwhile is not missed.
     pub fn release(self) {
         let _ = match self.line {
@@ -267,45 +325,83 @@ impl Scu {
         self.line.send(&Pdu::PData { data: vec![value] }).map_err(|e| ScuError::Lost { what: why(&e), whole })
     }
 
-    /// The next response to a message.
-    fn answer(&mut self, message: u16, command: u16, whole: bool) -> Result<Answer, ScuError> {
-        let lost = |what: &str| ScuError::Lost { what: what.into(), whole };
-        let mut answer = Answer { command: Vec::new(), data: Vec::new() };
+    /// The response to a message. Reports of storage commitment that come before it are taken on the way.
+    fn answer(&mut self, number: u16, command: u16, whole: bool) -> Result<Message, ScuError> {
+        loop {
+            let message = self.message(whole)?;
+            if self.take_event(&message)? {
+                continue;
+            }
+            let set = CommandSet::read(&message.command).map_err(|_| lost("the peer's answer can not be read", whole))?;
+            let fits = set.number(0x0100) == Ok(command | RESPONSE) && set.number(0x0120) == Ok(number);
+            return if fits { Ok(message) } else { Err(lost("the peer answered something that it was not asked", whole)) };
+        }
+    }
+
+    /// Takes a message if it is a report of storage commitment, and answers it: the report is in our hands then, and if it is lost, the
+    /// peer is asked what it has.
+    fn take_event(&mut self, message: &Message) -> Result<bool, ScuError> {
+        let set = CommandSet::read(&message.command).map_err(|_| lost("the peer's message can not be read", false))?;
+        if set.number(0x0100) != Ok(N_EVENT_REPORT_RQ) {
+            return Ok(false);
+        }
+        let report = commitment::report(&set, &message.data, IMPLICIT_LE);
+        let status = if report.is_some() { 0x0000 } else { INVALID_ARGUMENT };
+        let response = commitment::report_response(&set, status).map_err(|_| lost("the peer's message can not be read", false))?;
+        self.awaited = self.awaited.saturating_sub(1);
+        self.reports.extend(report);
+        self.put(message.context, PDataValueType::Command, true, response, false)?;
+        Ok(true)
+    }
+
+    /// The next message: a command, and the data set that follows it.
+    fn message(&mut self, whole: bool) -> Result<Message, ScuError> {
+        let mut message = Message { context: 0, command: Vec::new(), data: Vec::new() };
         let mut has_command = false;
         loop {
             let values = match self.line.receive() {
                 Ok(Pdu::PData { data }) => data,
-                Ok(Pdu::AbortRQ { .. }) => return Err(lost("the peer aborted the association")),
-                Ok(_) => return Err(lost("the peer ended the association")),
+                Ok(Pdu::AbortRQ { .. }) => return Err(lost("the peer aborted the association", whole)),
+                Ok(_) => return Err(lost("the peer ended the association", whole)),
                 Err(e) => return Err(ScuError::Lost { what: why(&e), whole }),
             };
             for value in values {
                 match value.value_type {
-                    PDataValueType::Command if !has_command && answer.command.len() + value.data.len() <= MAX_COMMAND => {
-                        answer.command.extend_from_slice(&value.data);
+                    PDataValueType::Command if !has_command && message.command.len() + value.data.len() <= MAX_COMMAND => {
+                        message.context = value.presentation_context_id;
+                        message.command.extend_from_slice(&value.data);
                         has_command = value.is_last;
                         if !has_command {
                             continue;
                         }
-                        let set = CommandSet::read(&answer.command).map_err(|_| lost("the peer's answer can not be read"))?;
-                        let fits = set.number(0x0100) == Ok(command | RESPONSE) && set.number(0x0120) == Ok(message);
-                        match set.number(0x0800) {
-                            _ if !fits => return Err(lost("the peer answered something that it was not asked")),
-                            Ok(NO_DATA_SET) => return Ok(answer),
-                            _ => {}
+                        let set = CommandSet::read(&message.command).map_err(|_| lost("the peer's answer can not be read", whole))?;
+                        if set.number(0x0800) == Ok(NO_DATA_SET) {
+                            return Ok(message);
                         }
                     }
-                    PDataValueType::Data if has_command && answer.data.len() + value.data.len() <= MAX_IDENTIFIER => {
-                        answer.data.extend_from_slice(&value.data);
+                    PDataValueType::Data if has_command && message.data.len() + value.data.len() <= MAX_DATA_SET => {
+                        message.data.extend_from_slice(&value.data);
                         if value.is_last {
-                            return Ok(answer);
+                            return Ok(message);
                         }
                     }
-                    _ => return Err(lost("the peer's answer is out of order, or too long")),
+                    _ => return Err(lost("the peer's answer is out of order, or too long", whole)),
                 }
             }
         }
     }
+}
+
+fn lost(what: &str, whole: bool) -> ScuError {
+    ScuError::Lost { what: what.into(), whole }
+}
+
+fn find_offer() -> Offer {
+    (FIND.to_string(), IMPLICIT_LE.to_string())
+}
+
+fn commitment_offer() -> Offer {
+    (PUSH_MODEL.to_string(), IMPLICIT_LE.to_string())
 }
 
 fn not_open(error: Error) -> ScuError {

@@ -5,9 +5,14 @@ use super::cstore::Cstore;
 use super::parcel::Parcel;
 use super::stow::Stow;
 use crate::config::{Accepts, Destination, DestinationKind};
+use crate::dicom::commitment::Report;
 use crate::fault::{Code, Fault};
+use crate::intake::commitment::COMMITMENT;
 use crate::models::Status;
 use crate::results::ResultManifest;
+
+/// After so many refusals a delivery is parked.
+pub const REFUSALS: u32 = 3;
 
 /// A way to one destination.
 pub trait Transport: Send {
@@ -17,12 +22,21 @@ pub trait Transport: Send {
 
     /// Nothing more is to be sent for now: lets connections go.
     fn rest(&mut self) {}
+
+    /// Reports of storage commitment that came meanwhile.
+    fn reports(&mut self) -> Vec<Report> {
+        Vec::new()
+    }
 }
 
 /// Who writes down what a transport does.
 pub trait Clerk {
     /// It is about to be sent again although nobody can tell whether it is there. Returns once that is durable.
     fn resend(&mut self) -> Result<(), Fault>;
+
+    /// The destination is about to be asked to commit itself to keeping it, in this transaction. Returns once that is durable: the answer
+    /// may come at any time.
+    fn asks(&mut self, transaction: &str) -> Result<(), Fault>;
 
     /// Something moved.
     fn moved(&mut self);
@@ -36,6 +50,11 @@ pub enum Verdict {
         /// How that is known.
         confirmed: Confirmed,
         /// What the destination said beside yes.
+        warning: Option<Fault>,
+    },
+    /// It is there as far as is known, and was asked to commit itself to keeping it: the answer is on its way.
+    Asked {
+        /// What the destination said beside yes when it got it.
         warning: Option<Fault>,
     },
     /// It is not, as far as is known.
@@ -56,17 +75,20 @@ pub enum Confirmed {
     Status,
     /// It was asked afterwards.
     Query,
+    /// It committed itself to keeping it.
+    Commitment,
 }
 
 impl Confirmed {
     /// Every way.
-    pub const ALL: [Confirmed; 2] = [Confirmed::Status, Confirmed::Query];
+    pub const ALL: [Confirmed; 3] = [Confirmed::Status, Confirmed::Query, Confirmed::Commitment];
 
     /// As metrics say it.
     pub fn name(self) -> &'static str {
         match self {
             Confirmed::Status => "status",
             Confirmed::Query => "query",
+            Confirmed::Commitment => COMMITMENT,
         }
     }
 }

@@ -4,6 +4,7 @@
 pub mod charset;
 mod codestream;
 pub mod command;
+pub mod commitment;
 mod copied;
 pub mod ct_image;
 mod elements;

@@ -1,6 +1,7 @@
 //! The few DIMSE messages (PS3.7) of a storage SCP.
 
 use crate::dicom::command::{CommandError, CommandSet, CommandWriter, NO_DATA_SET, RESPONSE};
+use crate::dicom::commitment::{self, N_EVENT_REPORT_RQ};
 
 /// Command Field (0000,0100).
 const C_STORE_RQ: u16 = 0x0001;
@@ -30,6 +31,10 @@ pub enum Status {
     InvalidInstance,
     /// Unrecognized operation.
     UnrecognizedOperation,
+    /// Processing failure: a report could not be written down.
+    ProcessingFailure,
+    /// Invalid argument value: a report that can not be read, or that nobody asked for.
+    InvalidArgument,
 }
 
 impl Status {
@@ -46,6 +51,8 @@ impl Status {
             Status::SopClassNotSupported => 0x0122,
             Status::InvalidInstance => 0x0117,
             Status::UnrecognizedOperation => 0x0211,
+            Status::ProcessingFailure => 0x0110,
+            Status::InvalidArgument => 0x0115,
         }
     }
 }
@@ -63,6 +70,8 @@ impl std::fmt::Display for Status {
             Status::SopClassNotSupported => "its SOP class is not accepted",
             Status::InvalidInstance => "the announced SOP Instance UID is not valid",
             Status::UnrecognizedOperation => "the operation is not supported",
+            Status::ProcessingFailure => "it could not be written down",
+            Status::InvalidArgument => "it can not be read, or nobody asked for it",
         })
     }
 }
@@ -83,6 +92,11 @@ pub enum Request {
         sop_class_uid: String,
         /// Affected SOP Instance UID (0000,1000).
         sop_instance_uid: String,
+    },
+    /// An N-EVENT-REPORT; its data set follows.
+    Event {
+        /// The command set, as it came.
+        command: Vec<u8>,
     },
     /// A cancel: has no response.
     Cancel,
@@ -115,6 +129,7 @@ pub fn request(bytes: &[u8]) -> Result<Request, CommandError> {
             }
             Ok(Request::Store { message_id, sop_class_uid: set.text(0x0002)?, sop_instance_uid: set.text(0x1000)? })
         }
+        N_EVENT_REPORT_RQ if set.number(0x0800)? != NO_DATA_SET => Ok(Request::Event { command: bytes.to_vec() }),
         _ => Ok(Request::Other {
             command,
             message_id,
@@ -132,6 +147,9 @@ pub fn response(request: &Request, status: Status) -> Option<Vec<u8>> {
             (C_STORE_RQ, *message_id, sop_class_uid.as_str(), Some(sop_instance_uid.as_str()))
         }
         Request::Other { command, message_id, sop_class_uid, .. } => (*command, *message_id, sop_class_uid.as_str(), None),
+        Request::Event { command } => {
+            return CommandSet::read(command).and_then(|set| commitment::report_response(&set, status.code())).ok();
+        }
         Request::Cancel => return None,
     };
     let mut set = CommandWriter::default();

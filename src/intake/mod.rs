@@ -2,6 +2,7 @@
 
 mod account;
 mod arrivals;
+pub mod commitment;
 pub mod dimse;
 pub mod disks;
 pub mod doors;

@@ -1,9 +1,11 @@
 //! A storage SCP (PS3.4 annex B) and verification SCP: instances from the network into the spool.
 //!
 //! One listener thread, one thread an association. A C-STORE is answered Success only after file and folder are on
-//! disk. Storage commitment is never offered as an SCP: a scanner might delete its images on our word.
+//! disk. Storage commitment is never done as an SCP: a scanner might delete its images on our word. Where we ask destinations for it, their
+//! reports are taken here too, in reversed roles.
 
 use super::arrivals::Delivery;
+use super::commitment::Commitments;
 use super::dimse::{self, Request, Status};
 use super::doors::{Door, Doors};
 use super::reception::{Reception, STORAGE_SOP_CLASSES, status_of};
@@ -11,15 +13,17 @@ use super::spool::Incoming;
 use super::tls;
 use crate::audit::{Event, Node};
 use crate::config::Dimse;
-use crate::dicom::command::MAX_COMMAND;
+use crate::dicom::command::{CommandSet, MAX_COMMAND};
+use crate::dicom::commitment::{MAX_REPORT, PUSH_MODEL, report};
 use crate::dicom::syntax;
 use crate::fault::{Code, Fault};
 use crate::telemetry::metrics::OTHER;
 use crate::telemetry::{Association, Transport};
+use dicom_ul::association::server::Negotiation;
 use dicom_ul::association::{self, Association as _, CloseSocket, ServerAssociation, ServerAssociationOptions};
 use dicom_ul::pdu::{
     AssociationRJ, AssociationRJResult, AssociationRJServiceProviderPresentationReason, AssociationRJSource, PDataValue, PDataValueType,
-    PresentationContextResultReason,
+    PresentationContextResultReason, RequestorRoles,
 };
 use dicom_ul::{Pdu, write_pdu};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -45,11 +49,12 @@ pub struct Scp {
 }
 
 impl Scp {
-    /// Binds `dimse.listen` and starts listening; `None` when it is empty.
+    /// Binds `dimse.listen` and starts listening; `None` when it is empty. `commitments` takes reports of storage commitment, where
+    /// destinations are asked for it.
     ///
     /// # Errors
     /// `config.can_not_listen`; `config.invalid` for certificates that can not be used.
-    pub fn start(config: &Dimse, reception: Arc<Reception>) -> Result<Option<Scp>, Fault> {
+    pub fn start(config: &Dimse, reception: Arc<Reception>, commitments: Option<Commitments>) -> Result<Option<Scp>, Fault> {
         let Some(listen) = config.listen.0 else { return Ok(None) };
         let tls = tls::server_config(config)?;
         let failed = |e: std::io::Error| Fault::new(Code::ConfigListen, format!("`dimse.listen`: {listen}: {e}")).caused_by(e);
@@ -58,8 +63,8 @@ impl Scp {
         let stop = Arc::new(AtomicBool::new(false));
         let doors = Doors::new(config);
         config.allow_ae_titles.iter().for_each(|title| reception.metrics().source(title.as_str()));
-        let server = Server { config: config.clone(), doors: doors.clone(), tls, reception, stop: stop.clone(), open: AtomicUsize::new(0) };
-        let server = Arc::new(server);
+        let (config, open) = (config.clone(), AtomicUsize::new(0));
+        let server = Arc::new(Server { config, doors: doors.clone(), tls, reception, commitments, stop: stop.clone(), open });
         let listener = std::thread::Builder::new()
             .name("dicom-listen".into())
             .spawn(move || server.listen(&socket))
@@ -105,6 +110,7 @@ struct Server {
     doors: Doors,
     tls: Option<Arc<ServerConfig>>,
     reception: Arc<Reception>,
+    commitments: Option<Commitments>,
     stop: Arc<AtomicBool>,
     open: AtomicUsize,
 }
@@ -161,7 +167,11 @@ impl Server {
             .max_pdu_length(self.config.max_pdu.0.try_into().unwrap_or(u32::MAX))
             .read_timeout(self.config.idle.0)
             .write_timeout(self.config.idle.0)
-            .with_abstract_syntax(VERIFICATION);
+            .with_abstract_syntax(VERIFICATION)
+            .with_negotiation(Roles { reports: self.commitments.is_some() });
+        if self.commitments.is_some() {
+            options = options.with_abstract_syntax(PUSH_MODEL);
+        }
         for (uid, _) in STORAGE_SOP_CLASSES {
             options = options.with_abstract_syntax(*uid);
         }
@@ -275,6 +285,18 @@ fn is_of_tls(error: &association::Error) -> bool {
     matches!(error, Error::TlsConnection { .. } | Error::TlsHandshake { .. } | Error::ReceivePdu { .. } | Error::WireRead { .. })
 }
 
+/// Who may be what: a caller reports on storage commitment as an SCP, and is an SCU in everything else.
+struct Roles {
+    /// Whether reports are taken.
+    reports: bool,
+}
+
+impl Negotiation for Roles {
+    fn negotiate_roles(&self, sop_class: &str, _: bool, scp: bool) -> Option<RequestorRoles> {
+        (self.reports && trimmed(sop_class) == PUSH_MODEL).then_some(RequestorRoles { scu: false, scp })
+    }
+}
+
 fn trimmed(uid: &str) -> String {
     uid.trim_matches(['\0', ' ']).to_owned()
 }
@@ -303,7 +325,15 @@ struct Pending<'a> {
     context: u8,
     request: Request,
     /// Where the data set goes, or the status that its sender gets once all of it has been read and thrown away.
-    sink: Result<Incoming<'a>, Status>,
+    sink: Result<Sink<'a>, Status>,
+}
+
+/// Where a data set goes.
+enum Sink<'a> {
+    /// An object.
+    Spool(Incoming<'a>),
+    /// A report of storage commitment.
+    Report(Vec<u8>),
 }
 
 /// The messages of one association.
@@ -352,8 +382,10 @@ impl<'a> Talk<'a> {
             Request::Other { .. } => Err(Status::UnrecognizedOperation),
             Request::Store { sop_class_uid, .. } if sop_class_uid != abstract_syntax => Err(Status::SopClassNotSupported),
             Request::Store { sop_class_uid, sop_instance_uid, .. } => {
-                self.server.reception.begin_data_set(sop_class_uid, sop_instance_uid, transfer_syntax)
+                self.server.reception.begin_data_set(sop_class_uid, sop_instance_uid, transfer_syntax).map(Sink::Spool)
             }
+            Request::Event { .. } if abstract_syntax == PUSH_MODEL && self.server.commitments.is_some() => Ok(Sink::Report(Vec::new())),
+            Request::Event { .. } => Err(Status::UnrecognizedOperation),
         };
         self.pending = Some(Pending { context, request, sink });
         Next::Listen
@@ -361,10 +393,13 @@ impl<'a> Talk<'a> {
 
     /// A data set is complete: it is brought to the disk, then answered.
     fn end(&mut self, pending: Pending<'a>) -> Next {
-        let Pending { request, sink, .. } = pending;
+        let Pending { context, request, sink } = pending;
         let reception = &self.server.reception;
         let kept = match (sink, &request) {
-            (Ok(incoming), Request::Store { sop_class_uid, sop_instance_uid, .. }) => reception
+            (Ok(Sink::Report(data_set)), Request::Event { command }) => {
+                return Next::answer(&request, self.reported(context, command, &data_set));
+            }
+            (Ok(Sink::Spool(incoming)), Request::Store { sop_class_uid, sop_instance_uid, .. }) => reception
                 .keep(incoming, self.delivery, Transport::Dimse, |identity| {
                     let same = identity.sop_class_uid.as_str() == sop_class_uid && identity.sop_instance_uid.as_str() == sop_instance_uid;
                     if same { Ok(()) } else { Err(Status::DoesNotMatch) }
@@ -379,15 +414,44 @@ impl<'a> Talk<'a> {
         }
         Next::answer(&request, status)
     }
+
+    /// Takes a report of storage commitment.
+    fn reported(&self, context: u8, command: &[u8], data_set: &[u8]) -> Status {
+        let (Some(commitments), Some(context)) = (&self.server.commitments, self.contexts.get(&context)) else {
+            return Status::UnrecognizedOperation;
+        };
+        let report = CommandSet::read(command).ok().and_then(|command| report(&command, data_set, &context.transfer_syntax));
+        let taken = match &report {
+            None => Ok(false),
+            Some(report) => commitments.take(report),
+        };
+        match taken {
+            Ok(true) => Status::Success,
+            Ok(false) => {
+                tracing::warn!("a report of storage commitment was refused: {}", Status::InvalidArgument);
+                Status::InvalidArgument
+            }
+            Err(fault) => {
+                self.server.reception.metrics().fault(fault.code);
+                tracing::warn!(code = %fault.code, "a report of storage commitment could not be written down: {}", fault.detail);
+                Status::ProcessingFailure
+            }
+        }
+    }
 }
 
 impl Pending<'_> {
     /// Takes a fragment; after the first failure the rest is read and thrown away.
     fn receive(&mut self, bytes: &[u8]) {
-        if let Ok(incoming) = &mut self.sink
-            && let Err(fault) = incoming.write(bytes)
-        {
-            self.sink = Err(status_of(&fault));
+        match &mut self.sink {
+            Ok(Sink::Spool(incoming)) => {
+                if let Err(fault) = incoming.write(bytes) {
+                    self.sink = Err(status_of(&fault));
+                }
+            }
+            Ok(Sink::Report(data_set)) if data_set.len() + bytes.len() > MAX_REPORT => self.sink = Err(Status::InvalidArgument),
+            Ok(Sink::Report(data_set)) => data_set.extend_from_slice(bytes),
+            Err(_) => {}
         }
     }
 }

@@ -107,6 +107,33 @@ pub enum Change {
         /// The worker's claim.
         token: Token,
     },
+    /// The destination is about to be asked to commit itself to keeping it (storage commitment).
+    AskCommitment {
+        /// The worker's claim.
+        token: Token,
+        /// Transaction UID.
+        transaction: String,
+    },
+    /// It was sent, and the destination was asked: the answer is waited for.
+    AwaitCommitment {
+        /// The worker's claim.
+        token: Token,
+        /// At most this long; then it is asked about like everything doubtful.
+        pause: Duration,
+        /// Why it waits, or what the destination said beside yes when it got it.
+        problem: Problem,
+    },
+    /// A destination answered. Where no delivery has the transaction, nothing changes.
+    Committed {
+        /// Transaction UID.
+        transaction: String,
+        /// Whether it keeps it.
+        kept: bool,
+        /// How long a delivery that it does not keep waits before it is asked about.
+        pause: Duration,
+        /// Why a delivery that it does not keep waits.
+        problem: Problem,
+    },
     /// The destination refuses it.
     ParkDelivery {
         /// The worker's claim.

@@ -35,6 +35,9 @@ pub trait Reader: Send + Sync {
     /// The deliveries of a job's result.
     fn deliveries(&self, job: JobId) -> Result<Vec<Delivery>, LedgerError>;
 
+    /// The delivery that a destination was asked about in a transaction of storage commitment.
+    fn transaction(&self, uid: &str) -> Result<Option<Delivery>, LedgerError>;
+
     /// What is open or refused, by destination, for those that have something.
     fn outbox(&self) -> Result<Vec<Outbox>, LedgerError>;
 

@@ -123,6 +123,10 @@ names! {
         Finished = "finished",
         /// It is sent again although nobody can tell whether it is there.
         Resent = "resent",
+        /// The destination is asked to commit itself to keeping it.
+        Asked = "asked",
+        /// The destination answered that while it was still being sent to.
+        Answered = "answered",
         /// A person had it tried again.
         Retried = "retried",
         /// A person ended it.

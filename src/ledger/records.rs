@@ -192,6 +192,10 @@ pub struct Delivery {
     pub refusals: u32,
     /// How often it was sent again although nobody could tell whether it was there.
     pub resends: u32,
+    /// Storage commitment: the transaction in which the destination was asked last to keep it.
+    pub transaction: Option<String>,
+    /// What the destination said to that: it keeps it, or it does not.
+    pub committed: Option<bool>,
     /// Waiting: not before this.
     pub not_before: Option<Moment>,
     /// Sending: who has it.

@@ -146,6 +146,11 @@ impl Progress {
     }
 }
 
+/// What a destination said beside yes: it stays with the delivery.
+fn is_warning(problem: &Problem) -> bool {
+    problem.code == Code::DeliveryCoerced.name()
+}
+
 impl Delivery {
     fn to(&mut self, state: DeliveryState) {
         (self.state, self.held, self.not_before) = (state, None, None);
@@ -159,10 +164,11 @@ impl Delivery {
         Event::Claimed
     }
 
-    /// Its worker died: it may have arrived.
+    /// Its worker died: it may have arrived, unless the destination has committed itself to keeping it.
     pub fn crash(&mut self) -> Event {
-        self.to(DeliveryState::Pending);
-        self.doubtful = true;
+        let kept = self.committed == Some(true);
+        self.to(if kept { DeliveryState::Delivered } else { DeliveryState::Pending });
+        self.doubtful = !kept;
         Event::Crashed
     }
 
@@ -196,12 +202,50 @@ impl Delivery {
         Event::Resent
     }
 
+    /// The destination is about to be asked to keep it; what it said to an earlier question counts no more.
+    pub fn ask(&mut self, transaction: String) -> Event {
+        (self.transaction, self.committed) = (Some(transaction), None);
+        Event::Asked
+    }
+
+    /// It was sent, and the destination asked to keep it. The answer may be here already.
+    pub fn await_commitment(&mut self, now: Moment, until: Moment, problem: Problem) -> Event {
+        match self.committed {
+            Some(true) => self.deliver(Some(problem).filter(is_warning)),
+            Some(false) => self.postpone(now, true, false, problem),
+            None => self.postpone(until, true, false, problem),
+        }
+    }
+
+    /// The destination answered whether it keeps it. If not, it is asked about next: it is not sent again unasked. A no is counted once.
+    pub fn commit(&mut self, kept: bool, until: Moment, problem: Problem) -> Result<Event, NotPossible> {
+        use DeliveryState::*;
+        match (self.state, self.committed) {
+            (Sending, None) => {
+                self.committed = Some(kept);
+                self.refusals += u32::from(!kept);
+                Ok(Event::Answered)
+            }
+            (Pending | Waiting | Parked, _) if kept => {
+                self.committed = Some(true);
+                let warning = self.problem.take().filter(is_warning);
+                Ok(self.deliver(warning))
+            }
+            (Pending | Waiting, None) => {
+                self.committed = Some(false);
+                Ok(self.postpone(until, true, true, problem))
+            }
+            _ => Err(NotPossible),
+        }
+    }
+
     /// A person has it tried again, with a clean slate; what may have arrived is still asked for first.
     pub fn retry(&mut self) -> Result<Event, NotPossible> {
         match self.state {
             DeliveryState::Parked | DeliveryState::Waiting | DeliveryState::Cancelled => {
                 self.to(DeliveryState::Pending);
                 (self.refusals, self.resends, self.problem) = (0, 0, None);
+                (self.transaction, self.committed) = (None, None);
                 Ok(Event::Retried)
             }
             _ => Err(NotPossible),

@@ -7,8 +7,9 @@ use super::board::{Board, Seat};
 use super::jobs::{HOLD, PAUSE_FIRST, problem, urgency};
 use crate::audit::{Audit, Event, Node, Study};
 use crate::config::{Destination, DestinationKind};
-use crate::delivery::{self, Clerk, Confirmed, Failure, Parcel, Transport, Verdict};
+use crate::delivery::{self, Clerk, Confirmed, Failure, Parcel, REFUSALS, Transport, Verdict};
 use crate::fault::{Code, Fault};
+use crate::intake::commitment::Commitments;
 use crate::ledger::{Change, Delivery, DeliveryClaim, Lease, Ledger, LedgerError, Token};
 use crate::sys::clock::Clock;
 use crate::sys::crash::{self, Point};
@@ -30,9 +31,7 @@ const BREAK_FIRST: Duration = Duration::from_secs(2);
 const BREAK_LONGEST: Duration = Duration::from_secs(600);
 /// After so many failures in a row a destination counts as down.
 const DOWN_AFTER: u32 = 3;
-/// After so many refusals a delivery is parked.
-const REFUSALS: u32 = 3;
-/// The same for answers that may mean no, or not now.
+/// After so many answers that may mean no, or not now, a delivery is parked.
 const DOUBTED: u32 = 10;
 /// Metrics are brought up to date at least this often.
 const TICK: Duration = Duration::from_secs(15);
@@ -85,6 +84,7 @@ impl Outbox {
             let now = Arc::new(AtomicBool::new(false));
             let worker = Worker {
                 plan: plan.clone(),
+                commitments: Commitments::new(plan.ledger.clone(), plan.metrics.clone()),
                 destination: destination.clone(),
                 transport,
                 lease: Lease { owner: plan.owner.clone(), hold: HOLD, model: String::new() },
@@ -145,6 +145,7 @@ impl Outbox {
 /// The thread of one destination.
 struct Worker {
     plan: OutboxPlan,
+    commitments: Commitments,
     destination: Destination,
     transport: Box<dyn Transport>,
     lease: Lease,
@@ -163,6 +164,7 @@ impl Worker {
             let wait = self.turn();
             self.seat.rest();
             self.transport.rest();
+            self.hear();
             let timer = self.plan.clock.after(wait);
             select! {
                 recv(self.rung) -> _ => {}
@@ -235,6 +237,21 @@ impl Worker {
             self.audit_end(&study, &change, queried);
         }
         self.tell(change);
+        self.hear();
+    }
+
+    /// Takes reports of storage commitment. One that can not be written down is as good as one that never came: the destination is asked.
+    fn hear(&mut self) {
+        for report in self.transport.reports() {
+            match self.commitments.take(&report) {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(destination = self.destination.name, "a report of storage commitment that nobody asked for"),
+                Err(fault) => {
+                    self.plan.metrics.fault(fault.code);
+                    tracing::warn!(destination = self.destination.name, code = %fault.code, "a report of storage commitment is lost");
+                }
+            }
+        }
     }
 
     fn send(&mut self, parcel: &Parcel, token: Token) -> Verdict {
@@ -262,7 +279,7 @@ impl Worker {
     /// Tells of a transfer that has ended. One that is tried again has not.
     fn audit_end(&self, study: &Study, change: &Change, already: bool) {
         let failed = match change {
-            Change::Delivered { .. } => None,
+            Change::Delivered { .. } | Change::AwaitCommitment { .. } => None,
             Change::ParkDelivery { problem, .. } => Some(Code::from_name(&problem.code).map_or("", Code::name)),
             _ => return,
         };
@@ -311,6 +328,13 @@ impl Worker {
                     Some(fault) => tracing::warn!(%job, destination = name, attempts, code = %fault.code, "delivered: {}", fault.detail),
                 }
                 return Change::Delivered { token, warning: warning.as_ref().map(problem) };
+            }
+            Verdict::Asked { warning } => {
+                metrics.delivery.attempt(name, Attempt::Delivered);
+                tracing::info!(%job, destination = name, attempts = delivery.attempts, "delivered; storage commitment is awaited");
+                let waits = || Fault::new(Code::DeliveryUncommitted, "It was asked to, and its answer is awaited.");
+                let problem = problem(&warning.unwrap_or_else(waits));
+                return Change::AwaitCommitment { token, pause: self.destination.commitment_wait.0, problem };
             }
             Verdict::Failed { failure, doubtful, fault } => (failure, doubtful, fault),
         };
@@ -382,6 +406,11 @@ struct Desk<'w> {
 impl Clerk for Desk<'_> {
     fn resend(&mut self) -> Result<(), Fault> {
         Ok(self.ledger.commit(vec![Change::Resend { token: self.token }]).map(|_| ())?)
+    }
+
+    fn asks(&mut self, transaction: &str) -> Result<(), Fault> {
+        let change = Change::AskCommitment { token: self.token, transaction: transaction.into() };
+        Ok(self.ledger.commit(vec![change]).map(|_| ())?)
     }
 
     fn moved(&mut self) {

@@ -1,6 +1,7 @@
 //! Publication into a folder: whole or not at all, the first bytes win, nothing half-written stays. And the way of results to others.
 
 mod archive;
+mod commitment;
 mod dimse;
 pub mod office;
 mod orthanc;

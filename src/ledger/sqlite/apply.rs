@@ -86,9 +86,13 @@ impl Desk<'_> {
                 let event = job.progress.reopen(line, problem).map_err(|_| wrong(&job, "making it again"))?;
                 self.store(&job, before, event, &who)
             }
-            Change::Delivered { .. } | Change::PostponeDelivery { .. } | Change::Resend { .. } | Change::ParkDelivery { .. } => {
-                self.apply_to_delivery(change)
-            }
+            Change::Delivered { .. }
+            | Change::PostponeDelivery { .. }
+            | Change::Resend { .. }
+            | Change::AskCommitment { .. }
+            | Change::AwaitCommitment { .. }
+            | Change::ParkDelivery { .. } => self.apply_to_delivery(change),
+            Change::Committed { transaction, kept, pause, problem } => self.committed(&transaction, kept, pause, problem),
             Change::Training(change) => self.train(change),
             Change::Verified => {
                 self.run("UPDATE counters SET value = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'journal'), 0) WHERE name = 'verified'", []).map(|_| ())

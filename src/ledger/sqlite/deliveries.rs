@@ -5,9 +5,10 @@ use super::rows::{self, Count};
 use crate::ledger::change::{Change, DeliveryClaim, Lease};
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::{DeliveryState, Event};
-use crate::ledger::records::{Delivery, Held, JobId, Token};
+use crate::ledger::records::{Delivery, Held, JobId, Problem, Token};
 use crate::ledger::rules::NotPossible;
 use rusqlite::params;
+use std::time::Duration;
 
 /// What a report does to a delivery.
 type Step = Box<dyn FnOnce(&mut Delivery) -> Event>;
@@ -51,6 +52,14 @@ impl Desk<'_> {
                 (token, Box::new(move |d| d.postpone(until, doubtful, refused, problem)))
             }
             Change::Resend { token } => (token, Box::new(Delivery::resend)),
+            Change::AskCommitment { token, transaction } => {
+                check("transaction", &transaction, 64)?;
+                (token, Box::new(move |d| d.ask(transaction)))
+            }
+            Change::AwaitCommitment { token, pause, problem } => {
+                let (now, until) = (self.now, self.now.plus(pause));
+                (token, Box::new(move |d| d.await_commitment(now, until, problem)))
+            }
             Change::ParkDelivery { token, doubtful, problem } => (token, Box::new(move |d| d.park(doubtful, problem))),
             other => return Err(LedgerError::Bug(format!("{other:?} is not about a delivery"))),
         };
@@ -60,6 +69,18 @@ impl Desk<'_> {
         let before = delivery.state;
         let event = step(&mut delivery);
         self.store_delivery(&delivery, before, event, &who)
+    }
+
+    /// What a destination answered when it was asked to keep something.
+    pub fn committed(&self, transaction: &str, kept: bool, pause: Duration, problem: Problem) -> Result<(), LedgerError> {
+        let query = format!("{} WHERE transaction_uid = ?1 ORDER BY id LIMIT 1", rows::DELIVERY);
+        let Some(mut delivery) = self.maybe(&query, [transaction], rows::delivery)? else { return Ok(()) };
+        let (before, who) = (delivery.state, delivery.destination.clone());
+        match delivery.commit(kept, self.now.plus(pause), problem) {
+            Ok(event) => self.store_delivery(&delivery, before, event, &who),
+            // It has said so before, or it is not wanted any more.
+            Err(NotPossible) => Ok(()),
+        }
     }
 
     /// Puts back deliveries whose worker is lost: all, or those of others than the one who asks whose lease ran out. How many.
@@ -113,7 +134,7 @@ impl Desk<'_> {
         let (before, after) = (Some(before.name()), Some(d.state.name()));
         self.note(Note { job: Some(d.job), destination: Some(&d.destination), before, after, problem, ..Note::of(event, who) })?;
         let update = "UPDATE outbox SET state = ?2, attempts = ?3, doubtful = ?4, not_before = ?5, owner = ?6, token = ?7, until = ?8, code = ?9, \
-                      detail = ?10, changed = ?11, refusals = ?12, resends = ?13 WHERE id = ?1";
+                      detail = ?10, changed = ?11, refusals = ?12, resends = ?13, transaction_uid = ?14, committed = ?15 WHERE id = ?1";
         let values = params![
             d.id,
             d.state,
@@ -127,7 +148,9 @@ impl Desk<'_> {
             problem.map(|p| short(&p.detail)),
             self.date,
             d.refusals,
-            d.resends
+            d.resends,
+            d.transaction,
+            d.committed
         ];
         self.run(update, values).map(|_| ())
     }

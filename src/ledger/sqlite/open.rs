@@ -296,6 +296,9 @@ impl Reader for SqliteLedger {
     fn deliveries(&self, job: JobId) -> Result<Vec<Delivery>, LedgerError> {
         self.reader.deliveries(job)
     }
+    fn transaction(&self, uid: &str) -> Result<Option<Delivery>, LedgerError> {
+        self.reader.transaction(uid)
+    }
     fn outbox(&self) -> Result<Vec<Outbox>, LedgerError> {
         self.reader.outbox()
     }

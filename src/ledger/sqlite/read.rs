@@ -124,6 +124,10 @@ impl Reader for SqliteReader {
         self.list(&format!("{} WHERE job_id = ?1 ORDER BY id", rows::DELIVERY), [job], rows::delivery)
     }
 
+    fn transaction(&self, uid: &str) -> Result<Option<Delivery>, LedgerError> {
+        Ok(self.list(&format!("{} WHERE transaction_uid = ?1 ORDER BY id LIMIT 1", rows::DELIVERY), [uid], rows::delivery)?.pop())
+    }
+
     fn outbox(&self) -> Result<Vec<Outbox>, LedgerError> {
         let query = "SELECT destination, count(*) FILTER (WHERE state <> 'parked'), count(*) FILTER (WHERE state = 'parked'), \
                      min(created) FILTER (WHERE state <> 'parked'), min(coalesce(not_before, 0)) FILTER (WHERE state IN ('pending', 'waiting')) \

@@ -132,7 +132,7 @@ pub fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
 
 /// The columns that [`delivery`] reads, and where from.
 pub const DELIVERY: &str = "SELECT id, job_id, destination, state, attempts, doubtful, not_before, owner, token, until, code, detail, created, \
-    changed, refusals, resends FROM outbox";
+    changed, refusals, resends, transaction_uid, committed FROM outbox";
 
 /// A delivery.
 pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
@@ -150,6 +150,8 @@ pub fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         changed: row.get(13)?,
         refusals: row.get(14)?,
         resends: row.get(15)?,
+        transaction: row.get(16)?,
+        committed: row.get(17)?,
     })
 }
 

@@ -17,6 +17,10 @@ pub const STEPS: &[&str] = &[
      ALTER TABLE outbox ADD COLUMN resends INTEGER NOT NULL DEFAULT 0;
      CREATE INDEX outbox_open ON outbox (destination) WHERE state IN ('pending', 'sending', 'waiting', 'parked');",
     include_str!("training.sql"),
+    // Storage commitment: in which transaction a destination was asked, and what it said.
+    "ALTER TABLE outbox ADD COLUMN transaction_uid TEXT;
+     ALTER TABLE outbox ADD COLUMN committed INTEGER;
+     CREATE INDEX outbox_transaction ON outbox (transaction_uid) WHERE transaction_uid IS NOT NULL;",
 ];
 
 /// Brings the tables to the latest version. Before the tables of an older version are touched, a copy of the file is made beside it;

@@ -22,6 +22,11 @@ pub struct Orthanc {
 impl Orthanc {
     /// Not started yet; none when it is not installed.
     pub fn new() -> Option<Orthanc> {
+        Orthanc::knowing(1)
+    }
+
+    /// The same; it calls us at this port with what it has to say.
+    pub fn knowing(port: u16) -> Option<Orthanc> {
         let program = on_path("Orthanc").or_else(|| Some(PathBuf::from("/usr/sbin/Orthanc")).filter(|p| p.is_file()))?;
         PathBuf::from(PLUGIN).is_file().then_some(())?;
         let (dir, http, dicom) = (tempfile::tempdir().expect("folder"), free_port(), free_port());
@@ -29,6 +34,7 @@ impl Orthanc {
             "Name": "stunetd test", "StorageDirectory": dir.path().join("storage"), "IndexDirectory": dir.path().join("storage"),
             "HttpPort": http, "DicomPort": dicom, "DicomAet": "PACS", "RemoteAccessAllowed": false, "AuthenticationEnabled": false,
             "DicomCheckCalledAet": false, "DicomAlwaysAllowEcho": true, "DicomAlwaysAllowStore": true, "DicomAlwaysAllowFind": true,
+            "DicomModalities": { "us": { "AET": "STUNETD", "Host": "127.0.0.1", "Port": port, "AllowStorageCommitment": true } },
             "LuaScripts": [dir.path().join("count.lua")],
             "OverwriteInstances": false, "StorageCompression": false, "Plugins": [PLUGIN],
             "DicomWeb": { "Enable": true, "Root": "/dicom-web/", "EnableWado": false }

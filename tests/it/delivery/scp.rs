@@ -9,6 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use stunetd::dicom::command::{CommandSet, CommandWriter, NO_DATA_SET, RESPONSE};
+use stunetd::dicom::commitment::{INSTANCE, N_ACTION_RQ, N_EVENT_REPORT_RQ, PUSH_MODEL};
 use stunetd::dicom::query::{image_identifier, sop_instance_of};
 
 pub const SEG: &str = "1.2.840.10008.5.1.4.1.1.66.4";
@@ -29,6 +30,19 @@ pub enum Act {
     Silent { kept: bool },
 }
 
+/// What the peer does when it is asked to commit itself to keeping something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commits {
+    /// It reports on the same association that it keeps it, or not; before it answers the request, or after.
+    Here { kept: bool, first: bool },
+    /// It loses the object, and reports that.
+    Loses,
+    /// It will report later.
+    Later,
+    /// It answers the request with this status.
+    Refuses(u16),
+}
+
 #[derive(Default)]
 pub struct State {
     /// By SOP Instance UID: the digest of every data set that was kept.
@@ -40,6 +54,12 @@ pub struct State {
     pub associations: u32,
     /// Objects that began to arrive.
     pub begun: u32,
+    /// Storage commitment, if it is offered.
+    pub commits: Option<Commits>,
+    /// The data sets of requests for it.
+    pub asked: Vec<Vec<u8>>,
+    /// Statuses of the answers to its reports.
+    pub answers: Vec<u16>,
     /// Who stalls, until this goes.
     stalled: Vec<Sender<()>>,
     /// Everybody dies after so many more objects.
@@ -112,6 +132,13 @@ impl Scp {
     }
 }
 
+/// An N-EVENT-REPORT of this event type; its data set is that of the request.
+pub fn report_command(event: u16) -> Vec<u8> {
+    let mut command = CommandWriter::default();
+    command.uid(0x0002, PUSH_MODEL).number(0x0100, N_EVENT_REPORT_RQ).number(0x0110, 77).number(0x0800, 1);
+    command.uid(0x1000, INSTANCE).number(0x1002, event).bytes()
+}
+
 impl Drop for Scp {
     fn drop(&mut self) {
         self.down();
@@ -120,15 +147,18 @@ impl Drop for Scp {
 
 fn attend(stream: TcpStream, state: &Mutex<State>) {
     let cut = stream.try_clone().expect("a socket");
-    let queries = {
+    let (queries, commits) = {
         let mut state = state.lock().expect("state");
         state.associations += 1;
         state.open.push(stream.try_clone().expect("a socket"));
-        state.answers_queries
+        (state.answers_queries, state.commits)
     };
     let mut options = ServerAssociationOptions::new().accept_any().ae_title("PACS").with_abstract_syntax(SEG);
     if queries {
         options = options.with_abstract_syntax(FIND);
+    }
+    if commits.is_some() {
+        options = options.with_abstract_syntax(PUSH_MODEL);
     }
     options = options.with_transfer_syntax("1.2.840.10008.1.2").with_transfer_syntax("1.2.840.10008.1.2.1");
     let Ok(mut association) = options.establish(stream) else { return };
@@ -154,18 +184,59 @@ fn attend(stream: TcpStream, state: &Mutex<State>) {
             match value.value_type {
                 PDataValueType::Command => {
                     command.extend(value.data);
-                    let is_store = CommandSet::read(&command).is_ok_and(|set| set.number(0x0100) == Ok(0x0001));
-                    state.lock().expect("state").begun += u32::from(value.is_last && is_store);
+                    let set = CommandSet::read(&command).expect("a command");
+                    let mut state = state.lock().expect("state");
+                    state.begun += u32::from(set.number(0x0100) == Ok(0x0001));
+                    if set.number(0x0100) == Ok(N_EVENT_REPORT_RQ | RESPONSE) {
+                        state.answers.push(set.number(0x0900).expect("status"));
+                        command.clear();
+                    }
                 }
                 PDataValueType::Data => {
                     data.extend(value.data);
                     let request = CommandSet::read(&command).expect("a command");
                     let (field, message) = (request.number(0x0100).expect("field"), request.number(0x0110).expect("message"));
+                    if field == N_ACTION_RQ {
+                        let act = {
+                            let mut state = state.lock().expect("state");
+                            state.asked.push(data.clone());
+                            if state.commits == Some(Commits::Loses) {
+                                let kept: Vec<String> = state.kept.keys().cloned().collect();
+                                let named = |uid: &String| data.windows(uid.len()).any(|w| w == uid.as_bytes());
+                                kept.iter().filter(|uid| named(uid)).for_each(|uid| drop(state.kept.remove(uid)));
+                            }
+                            state.commits.expect("offered")
+                        };
+                        let status = if let Commits::Refuses(status) = act { status } else { 0 };
+                        let mut response = CommandWriter::default();
+                        response.uid(0x0002, PUSH_MODEL).number(0x0100, N_ACTION_RQ | RESPONSE).number(0x0120, message);
+                        let response = response.number(0x0800, NO_DATA_SET).number(0x0900, status).uid(0x1000, INSTANCE).bytes();
+                        let report = match act {
+                            Commits::Here { kept, .. } => Some(report_command(if kept { 1 } else { 2 })),
+                            Commits::Loses => Some(report_command(2)),
+                            _ => None,
+                        };
+                        if let (Some(report), Commits::Here { first: true, .. }) = (&report, act) {
+                            say(report.clone(), Some(data.clone()));
+                        }
+                        say(response, None);
+                        if let (Some(report), Commits::Here { first: false, .. } | Commits::Loses) = (report, act) {
+                            say(report, Some(data.clone()));
+                        }
+                        command.clear();
+                        data.clear();
+                        continue;
+                    }
                     let class = request.text(0x0002).expect("class");
                     let answer = |status: u16, data_set: u16| {
                         let mut response = CommandWriter::default();
                         response.uid(0x0002, &class).number(0x0100, field | RESPONSE).number(0x0120, message);
-                        response.number(0x0800, data_set).number(0x0900, status).bytes()
+                        response.number(0x0800, data_set).number(0x0900, status);
+                        if field == 0x0001 && status != 0 {
+                            // Error Comment: archives like to say whose it is.
+                            response.uid(0x0902, "CANARY^NAME");
+                        }
+                        response.bytes()
                     };
                     if field == 0x0020 && value.is_last {
                         let instance = sop_instance_of(&data).expect("a UID").to_string();

@@ -171,8 +171,9 @@ impl Tables {
     fn delivery_died(&mut self, now: Now, id: DeliveryId) {
         let who = self.outbox[&id].held.clone().expect("sending").owner;
         self.change_delivery(now, id, Event::Crashed, &who, |d| {
-            d.state = DeliveryState::Pending;
-            d.doubtful = true;
+            let kept = d.committed == Some(true);
+            d.state = if kept { DeliveryState::Delivered } else { DeliveryState::Pending };
+            d.doubtful = !kept;
         });
     }
 
@@ -218,6 +219,8 @@ impl Tables {
                 doubtful,
                 refusals: 0,
                 resends: 0,
+                transaction: None,
+                committed: None,
                 not_before: None,
                 held: None,
                 problem: None,
@@ -237,6 +240,7 @@ impl Tables {
                 d.state = to;
                 if event == Event::Retried {
                     (d.problem, d.refusals, d.resends) = (None, 0, 0);
+                    (d.transaction, d.committed) = (None, None);
                 }
             });
         }
@@ -439,6 +443,51 @@ impl Tables {
                 self.change_delivery(now, id, Event::Resent, &who, |d| d.resends += 1);
                 Ok(())
             }
+            Change::AskCommitment { token, transaction } => {
+                if transaction.is_empty() {
+                    return Err(LedgerError::Invalid("transaction"));
+                }
+                let (id, who) = self.sender(token)?;
+                self.change_delivery(now, id, Event::Asked, &who, |d| (d.transaction, d.committed) = (Some(transaction), None));
+                Ok(())
+            }
+            Change::AwaitCommitment { token, pause, problem } => {
+                let (id, who) = self.sender(token)?;
+                let answer = self.outbox[&id].committed;
+                let event = if answer == Some(true) { Event::Finished } else { Event::Postponed };
+                self.change_delivery(now, id, event, &who, |d| match answer {
+                    Some(true) => (d.state, d.doubtful, d.problem) = (DeliveryState::Delivered, false, only_a_warning(problem)),
+                    other => {
+                        let wait = if other.is_none() { pause } else { Duration::ZERO };
+                        (d.state, d.not_before) = (DeliveryState::Waiting, Some(now.deadline.plus(wait)));
+                        (d.doubtful, d.problem) = (true, Some(problem));
+                    }
+                });
+                Ok(())
+            }
+            Change::Committed { transaction, kept, pause, problem } => {
+                use DeliveryState::*;
+                let Some(d) = self.outbox.values().find(|d| d.transaction.as_ref() == Some(&transaction)).cloned() else { return Ok(()) };
+                match (d.state, kept) {
+                    (Sending, _) if d.committed.is_none() => self.change_delivery(now, d.id, Event::Answered, &d.destination, |d| {
+                        d.committed = Some(kept);
+                        d.refusals += u32::from(!kept);
+                    }),
+                    (Pending | Waiting | Parked, true) => self.change_delivery(now, d.id, Event::Finished, &d.destination, |d| {
+                        (d.state, d.doubtful, d.committed) = (Delivered, false, Some(true));
+                        d.problem = d.problem.take().and_then(only_a_warning);
+                    }),
+                    (Pending | Waiting, false) if d.committed.is_none() => {
+                        self.change_delivery(now, d.id, Event::Postponed, &d.destination, |d| {
+                            (d.state, d.not_before) = (Waiting, Some(now.deadline.plus(pause)));
+                            (d.doubtful, d.committed, d.problem) = (true, Some(false), Some(problem));
+                            d.refusals += 1;
+                        })
+                    }
+                    _ => {}
+                }
+                Ok(())
+            }
             Change::ParkDelivery { token, doubtful, problem } => {
                 let (id, who) = self.sender(token)?;
                 self.change_delivery(now, id, Event::Parked, &who, |d| {
@@ -513,6 +562,10 @@ impl Tables {
     }
 }
 
+fn only_a_warning(problem: Problem) -> Option<Problem> {
+    (problem.code == "delivery.coerced").then_some(problem)
+}
+
 impl Model {
     fn lock(&self) -> MutexGuard<'_, Tables> {
         self.disk.tables.lock().expect("tables")
@@ -575,6 +628,10 @@ impl Reader for Model {
 
     fn deliveries(&self, job: JobId) -> Result<Vec<Delivery>, LedgerError> {
         Ok(self.lock().outbox.values().filter(|d| d.job == job).cloned().collect())
+    }
+
+    fn transaction(&self, uid: &str) -> Result<Option<Delivery>, LedgerError> {
+        Ok(self.lock().outbox.values().find(|d| d.transaction.as_deref() == Some(uid)).cloned())
     }
 
     fn outbox(&self) -> Result<Vec<Outbox>, LedgerError> {

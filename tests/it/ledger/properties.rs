@@ -32,6 +32,9 @@ enum Wish {
     Delivered(usize, bool),
     PostponeDelivery(usize, u32, bool, bool),
     Resend(usize),
+    AskCommitment(usize, u8),
+    AwaitCommitment(usize, u32, bool),
+    Committed(u8, bool),
     ParkDelivery(usize, bool),
     Verified,
     Purged,
@@ -58,6 +61,9 @@ fn wish() -> impl Strategy<Value = Wish> {
         2 => (token(), any::<bool>()).prop_map(|(t, w)| Wish::Delivered(t, w)),
         1 => (token(), 0u32..100_000, any::<bool>(), any::<bool>()).prop_map(|(t, p, d, r)| Wish::PostponeDelivery(t, p, d, r)),
         1 => token().prop_map(Wish::Resend),
+        2 => (token(), 0u8..4).prop_map(|(t, n)| Wish::AskCommitment(t, n)),
+        2 => (token(), 0u32..100_000, any::<bool>()).prop_map(|(t, p, w)| Wish::AwaitCommitment(t, p, w)),
+        2 => (0u8..4, any::<bool>()).prop_map(|(n, k)| Wish::Committed(n, k)),
         1 => (token(), any::<bool>()).prop_map(|(t, d)| Wish::ParkDelivery(t, d)),
         1 => Just(Wish::Verified),
         1 => Just(Wish::Purged),
@@ -72,7 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => prop::collection::vec(wish(), 1..4).prop_map(Step::Commit),
         6 => (0u8..2).prop_map(Step::Claim),
-        2 => (0u8..2, 0u8..2).prop_map(|(o, d)| Step::Send(o, d)),
+        3 => (0u8..2, 0u8..2).prop_map(|(o, d)| Step::Send(o, d)),
         1 => (0usize..12).prop_map(Step::Renew),
         2 => (0u32..90_000).prop_map(Step::Pass),
         1 => (-200_000i32..200_000).prop_map(Step::Jump),
@@ -139,6 +145,15 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
             problem: problem(),
         },
         Wish::Resend(t) => Change::Resend { token: given.token(*t) },
+        Wish::AskCommitment(t, n) => Change::AskCommitment { token: given.token(*t), transaction: format!("2.25.{n}") },
+        Wish::AwaitCommitment(t, ms, warning) => Change::AwaitCommitment {
+            token: given.token(*t),
+            pause: Duration::from_millis((*ms).into()),
+            problem: super::problem(if *warning { "delivery.coerced" } else { "delivery.uncommitted" }),
+        },
+        Wish::Committed(n, kept) => {
+            Change::Committed { transaction: format!("2.25.{n}"), kept: *kept, pause: Duration::from_secs(2), problem: problem() }
+        }
         Wish::ParkDelivery(t, doubtful) => Change::ParkDelivery { token: given.token(*t), doubtful: *doubtful, problem: problem() },
         Wish::Verified => Change::Verified,
         Wish::Purged => Change::Purged { who: who(), name: "study 12ab".into() },
@@ -179,13 +194,14 @@ fn all(ledger: &dyn Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
         })
         .collect();
     let series: Vec<_> = (0..2).map(|study| ledger.series(&format!("1.2.{study}")).expect("read")).collect();
+    let transactions: Vec<_> = (0..4).map(|n| ledger.transaction(&format!("2.25.{n}")).expect("read")).collect();
     let closed: Vec<_> = (0..5).map(|series| ledger.closed(&key(series)).expect("read")).collect();
     let received: BTreeSet<_> = ledger.received(0, 100).expect("read").into_iter().map(|r| r.path).collect();
     let rest = (
         ledger.counts().expect("read"),
         (ledger.next_due().expect("read"), ledger.oldest().expect("read")),
         (ledger.outbox().expect("read"), undelivered(ledger), settled(ledger)),
-        ledger.unverified().expect("read"),
+        (ledger.unverified().expect("read"), transactions),
     );
     let own: Vec<_> = ledger.journal(None).expect("read").into_iter().map(|e| (e.event, e.at)).collect();
     let models = (ledger.active().expect("read"), ledger.audit().expect("read"));

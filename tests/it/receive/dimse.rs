@@ -402,7 +402,7 @@ fn certificates_that_can_not_be_used_end_the_start_with_the_key() {
             stunetd::audit::Audit::none(),
         )
         .expect("reception");
-        let fault = stunetd::intake::scp::Scp::start(&dimse, reception.into()).err().expect("refused");
+        let fault = stunetd::intake::scp::Scp::start(&dimse, reception.into(), None).err().expect("refused");
         assert!(fault.code.name() == "config.invalid" && fault.detail.contains("dimse.tls_certificate"), "{fault}");
     }
 }
