@@ -143,6 +143,7 @@ codes! {
     DeliveryRefused, "delivery.refused", Poison, "The destination refuses the result.", "Mend the destination or its entry in the configuration, then run `stunetd jobs retry`.";
     DeliveryUnverified, "delivery.unverified", Poison, "The result may be at the destination, and nobody can tell.", "Look for it there; `stunetd jobs retry` sends it once more, `stunetd jobs cancel` leaves it.";
     DeliveryNothing, "delivery.nothing_to_send", Poison, "The result has no file in a format of the destination.", "Compare `formats` of the destination with `output.formats`.";
+    DeliveryTooLarge, "delivery.too_large", Poison, "The result is larger than the destination takes.", "Raise its `max_object_mb`, or have it accept Label Map Segmentation Storage, then run `stunetd jobs retry`.";
     DeliveryCoerced, "delivery.coerced", Retryable, "The destination took the result with a warning.", "Nothing; compare the object there with ours if the message names attributes.";
     DeliveryUncommitted, "delivery.uncommitted", Retryable, "The destination took the result and has not committed itself to keeping it.", "Nothing: it is asked what it has when its answer stays away. If that happens always, see storage commitment in docs/delivery.md.";
     // ---- curated cases

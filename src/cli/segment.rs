@@ -174,6 +174,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         irregular: args.irregular,
         assume_mbq: args.assume_mbq,
         formats,
+        wanted: Arc::default(),
         output: args.out.clone(),
         published: WhenPublished::Compare,
         decoder,

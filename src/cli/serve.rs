@@ -7,7 +7,7 @@ use crate::intake::commitment::Commitments;
 use crate::intake::disks::{Disks, SpaceOf};
 use crate::intake::reception::Reception;
 use crate::intake::scp::Scp;
-use crate::intake::select;
+use crate::intake::select::{self, Rule};
 use crate::ledger::{Change, Ledger, Limits, Moment, Opening, Options, SqliteLedger};
 use crate::models::Generation;
 use crate::pipeline::control::Control;
@@ -19,6 +19,7 @@ use crate::pipeline::reconcile::{self, Depth};
 use crate::pipeline::{
     EngineFactory, Order, Plan, Reload, Service, ServicePlan, Status, Street, Supervisor, SupervisorPlan, WhenPublished, network,
 };
+use crate::results::Wanted;
 use crate::segment::SegmentOptions;
 use crate::stunet::runtime::LIBTORCH_VERSION;
 use crate::sys::clock::{Clock, SystemClock};
@@ -160,6 +161,18 @@ fn tell_certificates(config: &Config, metrics: &Metrics) {
     }
 }
 
+/// Labels that a destination takes and that no model has are a mistake of the configuration.
+fn labels_known(config: &Config, rules: &[Rule]) -> Result<(), Fault> {
+    let known = |name: &String| rules.iter().filter_map(|r| r.model.as_ref()).any(|m| m.manifest.labels.iter().any(|l| l.name == *name));
+    for destination in &config.destination {
+        if let Some(name) = destination.labels.iter().find(|name| !known(name)) {
+            let detail = format!("`destination.labels` of `{}`: no model has a label `{name}`.", destination.name);
+            return Err(Fault::new(Code::ConfigInvalid, detail));
+        }
+    }
+    Ok(())
+}
+
 fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: &Opening, owner: String) -> Result<(), Fault> {
     let Seams { engine, decoder, cores, clock, shutdown, notifier, reload, space } = seams;
     let metrics = super::metrics()?;
@@ -168,6 +181,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         return Err(Fault::new(Code::ConfigInvalid, "No rule segments anything."));
     };
     // Told now, not after the first study.
+    labels_known(&config, &rules)?;
     durable::create_dir_all(&config.output.path)?;
     durable::remove_leftovers(&config.output.path)?;
     drop(StagingDir::new_in(&config.output.path)?);
@@ -190,6 +204,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         irregular: config.intake.irregular,
         assume_mbq: config.intake.assume_mbq,
         formats: config.output.formats.clone(),
+        wanted: Arc::new(Wanted::by(&config.destination)),
         output: config.output.path.clone(),
         published: WhenPublished::Done,
         decoder: decoder.clone(),

@@ -21,6 +21,12 @@ table! {
         accepts: Accepts = Accepts::Clinical,
         /// Which files of a result.
         formats: Vec<Format> = vec![Format::Seg],
+        /// Names of the labels that DICOM objects for it hold; empty: all.
+        labels: Vec<String> = Vec::new(),
+        /// `cstore`, `stow`: objects larger than so many megabytes (1,000,000 bytes) go as a label map, or in parts; 0: as they are.
+        max_object_mb: u32 = 0,
+        /// `cstore`, `stow`: when a result takes the place of one that it got, it also gets a note that rejects the earlier objects.
+        iocm: bool = false,
         /// `folder`: the folder.
         path: PathBuf = PathBuf::new(),
         /// `cstore`: host and port.
@@ -136,6 +142,15 @@ impl Destination {
             }
             if d.commitment && d.kind != DestinationKind::Cstore {
                 say("destination.commitment", "storage commitment goes with `cstore` only".into());
+            }
+            if d.kind == DestinationKind::Folder && d.max_object_mb > 0 {
+                say("destination.max_object_mb", "a folder takes objects of any size".into());
+            }
+            if d.kind == DestinationKind::Folder && d.iocm {
+                say("destination.iocm", "a folder is no archive that hides objects".into());
+            }
+            if !d.labels.is_empty() && !d.formats.iter().any(|f| f.is_dicom()) {
+                say("destination.labels", "they are those of DICOM objects, and `formats` has none".into());
             }
             if d.timeout.0.is_zero() {
                 say("destination.timeout", "at least 1 ms".into());

@@ -5,7 +5,7 @@ use super::parcel::Parcel;
 use super::transport::{Clerk, Confirmed, Failure, Transport, Verdict};
 use crate::config::Destination;
 use crate::fault::{Class, Code, Fault};
-use crate::results::{MANIFEST_FILE, file_name, write_manifest};
+use crate::results::{MANIFEST_FILE, write_manifest};
 use crate::sys::durable::{self, StagingDir, Step, StorageError};
 use std::fs::File;
 use std::io;
@@ -31,10 +31,10 @@ impl Copy {
         }
         let gone = || Fault::new(Code::ResultsChanged, format!("The manifest of {} is not there any more.", parcel.name));
         let mut manifest = folder::published(&parcel.folder)?.ok_or_else(gone)?;
-        manifest.outputs.retain(|output| parcel.items.iter().any(|item| item.format.name() == output.format));
+        manifest.outputs.retain(|output| parcel.items.iter().any(|item| item.name == output.file));
         let staging = StagingDir::new_in(&self.to)?;
         for item in &parcel.items {
-            let target = staging.path().join(file_name(item.format));
+            let target = staging.path().join(&item.name);
             let mut source = File::open(&item.path).map_err(StorageError::at(Step::Read, &item.path))?;
             durable::write_file_with(&target, |file| {
                 io::copy(&mut source, file).map(|_| ()).map_err(StorageError::at(Step::Write, &target))

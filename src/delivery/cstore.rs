@@ -7,8 +7,10 @@ use super::tls;
 use super::transport::{Clerk, Confirmed, Failure, REFUSALS, Transport, Verdict, unverified};
 use crate::config::{Destination, Resend};
 use crate::dicom::commitment::{Report, is_accepted};
+use crate::dicom::seg::Kind;
 use crate::dicom::{Identity, Uid};
 use crate::fault::{Code, Fault};
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
@@ -53,15 +55,22 @@ impl Cstore {
     /// Sends what is not there. The verdict of a failure says whether *it* leaves a doubt.
     fn send(&mut self, parcel: &Parcel, clerk: &mut dyn Clerk, any_stored: &mut bool) -> Result<Verdict, ScuError> {
         let (never, commitment) = (self.resend == Resend::Never, self.peer.commitment);
-        let objects: Vec<(&Item, &Identity)> = parcel.items.iter().filter_map(|item| Some((item, item.identity.as_ref()?))).collect();
-        let offers: Vec<Offer> = objects.iter().map(|(_, id)| (id.sop_class_uid.to_string(), id.transfer_syntax.clone())).collect();
-        let scu = self.scu(&offers)?;
-        if let Some(offer) = offers.iter().find(|offer| !scu.accepts(offer)) {
-            let fault = Fault::new(
-                Code::DeliveryRefused,
-                format!("The peer does not accept SOP class {} in transfer syntax {}.", offer.0, offer.1),
-            );
-            return Ok(Verdict::failed(Failure::Refused, fault));
+        let every = parcel.items.iter().chain(parcel.otherwise.iter().flatten());
+        let offers: BTreeSet<Offer> = every.filter_map(|item| item.identity.as_ref()).map(offer).collect();
+        let scu = self.scu(&offers.into_iter().collect::<Vec<_>>())?;
+        let mut objects = with_identity(&parcel.items);
+        let refused = |scu: &Scu, objects: &[(&Item, &Identity)]| {
+            objects.iter().filter(|(item, _)| !item.is_note()).map(|(_, id)| offer(id)).find(|offer| !scu.accepts(offer))
+        };
+        if let (Some(_), Some(otherwise)) = (refused(scu, &objects), &parcel.otherwise) {
+            objects = with_identity(otherwise);
+        }
+        if let Some(offer) = refused(scu, &objects) {
+            if parcel.shrunk && offer.0 == Kind::LabelMap.sop_class() {
+                let what = "It is larger than `max_object_mb`, the peer accepts no label maps, and it can not be sent in parts.";
+                return Ok(Verdict::failed(Failure::Final, Fault::new(Code::DeliveryTooLarge, what)));
+            }
+            return Ok(Verdict::failed(Failure::Refused, not_accepted(&offer)));
         }
         let uncommitted = |why: &str| Fault::new(Code::DeliveryUncommitted, why);
         let (mut confirmed, mut warning, mut counted) = (Confirmed::Status, None, false);
@@ -89,6 +98,9 @@ impl Cstore {
                         counted = true;
                     }
                 }
+            }
+            if !scu.accepts(&offer(identity)) {
+                return Ok(Verdict::failed(Failure::Refused, not_accepted(&offer(identity))));
             }
             let (file, length) = item.data_set()?;
             let stored = scu.store(identity, file, length, &mut || clerk.moved())?;
@@ -122,6 +134,18 @@ impl Cstore {
             }
         }
     }
+}
+
+fn with_identity(items: &[Item]) -> Vec<(&Item, &Identity)> {
+    items.iter().filter_map(|item| Some((item, item.identity.as_ref()?))).collect()
+}
+
+fn offer(identity: &Identity) -> Offer {
+    (identity.sop_class_uid.to_string(), identity.transfer_syntax.clone())
+}
+
+fn not_accepted(offer: &Offer) -> Fault {
+    Fault::new(Code::DeliveryRefused, format!("The peer does not accept SOP class {} in transfer syntax {}.", offer.0, offer.1))
 }
 
 /// A Transaction UID that nobody can guess: whoever knows it is believed.

@@ -4,12 +4,12 @@ use super::copy::Copy;
 use super::cstore::Cstore;
 use super::parcel::Parcel;
 use super::stow::Stow;
-use crate::config::{Accepts, Destination, DestinationKind};
+use crate::config::{Accepts, Destination, DestinationKind, Format};
 use crate::dicom::commitment::Report;
 use crate::fault::{Code, Fault};
 use crate::intake::commitment::COMMITMENT;
 use crate::models::Status;
-use crate::results::ResultManifest;
+use crate::results::{ResultManifest, Share, file_name};
 
 /// After so many refusals a delivery is parked.
 pub const REFUSALS: u32 = 3;
@@ -142,8 +142,19 @@ pub fn open(destination: &Destination) -> Result<Box<dyn Transport>, Fault> {
 /// Names of the destinations that get a result.
 pub fn recipients(destinations: &[Destination], result: &ResultManifest) -> Vec<String> {
     let accepts = |d: &&Destination| d.accepts == Accepts::Research || result.model.status == Status::Clinical;
-    let has = |d: &&Destination| d.formats.iter().any(|format| result.outputs.iter().any(|o| o.format == format.name()));
+    let has = |d: &&Destination| d.formats.iter().any(|format| has_for(d, *format, result));
     destinations.iter().filter(accepts).filter(has).map(|d| d.name.clone()).collect()
+}
+
+/// Whether a result has a file in this format for a destination, or something that stands for it.
+fn has_for(destination: &Destination, format: Format, result: &ResultManifest) -> bool {
+    let there = |name: &str| result.outputs.iter().any(|o| o.file == name);
+    if !format.is_dicom() {
+        return there(file_name(format));
+    }
+    let share = Share::of(destination, format);
+    let smaller = || there(&share.as_label_map().file()) || result.outputs.iter().any(|o| share.part(&o.file).is_some());
+    there(&share.file()) || (format == Format::Seg && smaller())
 }
 
 /// `delivery.unverified`: it may be there, and nobody can tell.

@@ -165,6 +165,7 @@ impl CtSeries<'_> {
             planes: object.instances.iter().map(|(uid, position)| plane((uid, *position))).collect(),
             series: &self.series_uid,
             further: Vec::new(),
+            partial: false,
             segments: object.segments.clone(),
             algorithm: Algorithm { name: "phantom generator", version: env!("CARGO_PKG_VERSION") },
         };

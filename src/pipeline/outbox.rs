@@ -217,7 +217,7 @@ impl Worker {
         crash::point(Point::DeliveryClaimed);
         self.seat.begin(Post::Outbox, Some(delivery.job), 0);
         let mut study = None;
-        let verdict = match Parcel::open(&*self.plan.ledger, &self.plan.output, &delivery, &self.destination.formats) {
+        let verdict = match Parcel::open(&*self.plan.ledger, &self.plan.output, &delivery, &self.destination) {
             Ok(parcel) => {
                 study = self.audited(&parcel);
                 // What is tried for ever is begun once.

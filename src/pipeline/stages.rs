@@ -6,7 +6,7 @@ use crate::config::{Format, Irregular};
 use crate::delivery::{self, Receipt};
 use crate::fault::{Code, Fault};
 use crate::models::Generation;
-use crate::results::{self, Identity, JobDates, Replaced, ResultManifest, ResultRequest, Results, Settings};
+use crate::results::{self, Identity, JobDates, Replaced, ResultManifest, ResultRequest, Results, Settings, Wanted};
 use crate::segment::{Engine, Progress, SegmentOptions};
 use crate::series::{Case, Series};
 use crate::sys::durable::StagingDir;
@@ -35,6 +35,8 @@ pub struct Order {
     pub assume_mbq: bool,
     /// What is written.
     pub formats: Vec<Format>,
+    /// What destinations get beside, or in place of, whole objects.
+    pub wanted: Arc<Wanted>,
     /// Where results go.
     pub output: PathBuf,
     /// What to do when the volume has a result there already.
@@ -208,6 +210,7 @@ pub fn finish(
         dates: JobDates::utc(now),
         device: facts.device.clone(),
         replaces,
+        wanted: &order.wanted,
     };
     let mut results = results::build(&labelled.labels, &labelled.volume, &request, staging.path())?;
     results.folder = labelled.folder.unwrap_or(results.folder);

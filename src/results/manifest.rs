@@ -1,6 +1,7 @@
 //! `manifest.json`: what lies in a result folder, what it was made from, and how (`docs/json/manifest.schema.json`).
 
 use super::identity::{WRITER_VERSION, hex};
+use super::rejection::REJECTION;
 use super::segmentation::{RESEARCH_MARK, segment_numbers};
 use super::{Found, JobDates, ResultRequest, Settings};
 use crate::dicom::seg::Kind;
@@ -115,6 +116,9 @@ pub struct Replaced {
     pub revision: u32,
     /// SOP Instance UIDs of the earlier one's DICOM objects.
     pub instances: Vec<String>,
+    /// Every object of all earlier ones, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<DicomUids>,
 }
 
 /// One label.
@@ -139,7 +143,7 @@ pub struct LabelEntry {
 pub struct Output {
     /// Name in the folder.
     pub file: String,
-    /// `seg`, `labelmap`, `nifti` or `preview`.
+    /// `seg`, `labelmap`, `nifti`, `preview` or `rejection`.
     pub format: String,
     /// Size in bytes.
     pub bytes: u64,
@@ -169,9 +173,12 @@ impl ResultManifest {
     pub fn as_replaced(&self, series: &Series) -> Option<Replaced> {
         let Input::Dicom { series: inputs, .. } = &self.source else { return None };
         let same = |input: &InputSeries| input.uid == series.series_uid.as_str() && input.phase == series.phase;
-        let instances = self.outputs.iter().filter_map(|o| Some(o.dicom.as_ref()?.sop_instance.clone()));
+        let own = self.outputs.iter().filter(|o| o.format != REJECTION).filter_map(|o| o.dicom.clone());
+        let own: Vec<DicomUids> = own.collect();
         let revision = self.replaces.as_ref().map_or(1, |r| r.revision) + 1;
-        inputs.iter().any(same).then(|| Replaced { revision, instances: instances.collect() })
+        let instances = own.iter().map(|o| o.sop_instance.clone()).collect();
+        let earlier = self.replaces.iter().flat_map(|r| r.objects.clone());
+        inputs.iter().any(same).then(|| Replaced { revision, instances, objects: earlier.chain(own).collect() })
     }
 
     /// For a result of the same volume with another identity: whether model, settings and writer are the same, so that only the copied

@@ -4,12 +4,15 @@
 //! Results are written into a staging folder; `delivery` publishes it.
 
 mod colour;
+mod common;
 mod dates;
 mod identity;
 mod manifest;
 mod preview;
+mod rejection;
 mod restore;
 mod segmentation;
+mod shares;
 mod stats;
 
 pub use colour::cielab;
@@ -19,13 +22,15 @@ pub use manifest::{
     DicomUids, FILE_NAME as MANIFEST_FILE, Input, InputSeries, LabelEntry, Model, Output, Replaced, ResultManifest, Writer,
 };
 pub use preview::{Canvas, Font, Rgb};
+pub use rejection::{REJECTION, REJECTION_FILE};
 pub use restore::restore;
 pub use segmentation::{INCOMPLETE, RESEARCH_MARK, segment_numbers};
+pub use shares::{Share, Wanted};
 pub use stats::{LabelFigures, Stats};
 
 use crate::config::Format;
 use crate::dicom::CopiedAttributes;
-use crate::dicom::seg::{Kind, WriteError};
+use crate::dicom::seg::WriteError;
 use crate::fault::{Code, Fault};
 use crate::models::{Generation, Label, Manifest, OnUnknown};
 use crate::series::{Case, Irregular};
@@ -33,7 +38,7 @@ use crate::sys::durable::{self, Step, StorageError};
 use crate::volume::{LabelMap, Labels, Source, Volume, nifti};
 use identity::hex;
 use rayon::prelude::*;
-use segmentation::{ObjectUids, write_object};
+use segmentation::ObjectUids;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -90,6 +95,8 @@ pub struct ResultRequest<'a> {
     pub device: String,
     /// The earlier result that this one takes the place of, if there is one.
     pub replaces: Option<Replaced>,
+    /// What destinations get beside, or in place of, whole objects.
+    pub wanted: &'a Wanted,
 }
 
 /// Files in a folder, synced, with what they are.
@@ -220,13 +227,7 @@ pub fn build(labels: &LabelMap, volume: &Volume, request: &ResultRequest<'_>, di
     let identity = Identity::new(volume_key, &request.model.digest, &request.settings, copied, &warnings_of(labels.source()));
     let formats = possible_formats(request.formats, labels.source());
     let found = Found::of(labels, &request.model.manifest)?;
-    let (digest, prepared) = rayon::join(
-        || labels_digest(labels),
-        || {
-            let dicom = formats.iter().filter(|f| matches!(f, Format::Seg | Format::LabelMap));
-            dicom.map(|&f| write_dicom(f, &found, request, &identity, dir)).collect::<Result<Vec<_>, _>>()
-        },
-    );
+    let (digest, prepared) = rayon::join(|| labels_digest(labels), || write_dicom(&formats, &found, request, &identity, dir));
     let mut outputs = prepared?;
     let rest: Vec<Format> = formats.into_iter().filter(|f| matches!(f, Format::Nifti | Format::Preview)).collect();
     let others: Vec<Output> = rest
@@ -237,7 +238,7 @@ pub fn build(labels: &LabelMap, volume: &Volume, request: &ResultRequest<'_>, di
                 Format::Nifti => write_nifti(&path, labels)?,
                 _ => durable::write_file(&path, &preview::render(labels, volume, &found.stats, &request.model.manifest)?)?,
             }
-            output(format, &path, None)
+            output(format.name(), file_name(format), &path, None)
         })
         .collect::<Result<_, ResultsError>>()?;
     outputs.extend(others);
@@ -257,19 +258,41 @@ pub fn write_manifest(path: &Path, manifest: &ResultManifest) -> Result<(), Faul
     Ok(durable::write_file(path, &text)?)
 }
 
+/// The DICOM objects: of the formats asked for, what destinations want in their place, and a note that rejects earlier ones. Where all
+/// segments do not fit into one object, a label map stands for them.
 fn write_dicom(
-    format: Format,
+    formats: &[Format],
     found: &Found<'_>,
     request: &ResultRequest<'_>,
     identity: &Identity,
     dir: &Path,
-) -> Result<Output, ResultsError> {
-    let Source::Case(case) = found.labels.source() else { return Err(ResultsError::NoSeries) };
-    let case: &Case = case;
-    let kind = if format == Format::Seg { Kind::Binary } else { Kind::LabelMap };
-    let path = dir.join(file_name(format));
-    let (_, uids) = write_object(&path, kind, format.name(), case, found, request, identity)?;
-    output(format, &path, Some(uids))
+) -> Result<Vec<Output>, ResultsError> {
+    let case: &Case = match found.labels.source() {
+        Source::Case(case) => case,
+        Source::Nifti { .. } => return Ok(Vec::new()),
+    };
+    let source = shares::Source { case, found, request, identity, dir };
+    let whole = |format| source.write(&Share { format, labels: Vec::new(), limit: None });
+    let mut outputs = Vec::new();
+    for &format in formats.iter().filter(|f| f.is_dicom()) {
+        match whole(format) {
+            Ok(written) => outputs.extend(written),
+            Err(ResultsError::Object(WriteError::TooLarge { .. })) if format == Format::Seg => {
+                if !formats.contains(&Format::LabelMap) {
+                    outputs.extend(whole(Format::LabelMap)?);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    source.add(&request.wanted.shares, &mut outputs)?;
+    if let (true, Some(replaces)) = (request.wanted.rejections, &request.replaces) {
+        let series = case.grid_series().ok_or(ResultsError::NoSeries)?;
+        let path = dir.join(REJECTION_FILE);
+        let uids = rejection::write(&path, series, replaces, request, identity)?;
+        outputs.extend(uids.map(|uids| output(REJECTION, REJECTION_FILE, &path, Some(uids))).transpose()?);
+    }
+    Ok(outputs)
 }
 
 fn write_nifti(path: &Path, labels: &LabelMap) -> Result<(), ResultsError> {
@@ -280,11 +303,11 @@ fn write_nifti(path: &Path, labels: &LabelMap) -> Result<(), ResultsError> {
     })
 }
 
-fn output(format: Format, path: &Path, uids: Option<ObjectUids>) -> Result<Output, ResultsError> {
+fn output(format: &str, file: &str, path: &Path, uids: Option<ObjectUids>) -> Result<Output, ResultsError> {
     let (bytes, sha256) = file_digest(path)?;
     let dicom =
         uids.map(|u| DicomUids { sop_class: u.sop_class.into(), sop_instance: u.sop_instance.to_string(), series: u.series.to_string() });
-    Ok(Output { file: file_name(format).into(), format: format.name().into(), bytes, sha256, dicom })
+    Ok(Output { file: file.into(), format: format.into(), bytes, sha256, dicom })
 }
 
 /// Size and SHA-256 of a file.

@@ -1,20 +1,18 @@
 //! A label map as a DICOM segmentation object: what is copied from the source, what is ours, how segments are numbered.
 
 use super::colour::cielab;
-use super::identity::{Identity, WRITER_VERSION};
-use super::{Found, JobDates, ResultRequest, ResultsError};
+use super::common::{self, OfSeries, model_name};
+use super::identity::Identity;
+use super::{Found, ResultRequest, ResultsError};
+use crate::dicom::Uid;
 use crate::dicom::encode::{Concept, Encoder, dcm};
 use crate::dicom::seg::{Algorithm, Description, Kind, LabelValues, Measures, Segment, SourcePlane, SourceSeries, Written, write};
-use crate::dicom::{CopiedAttributes, RawElement, Uid};
-use crate::models::{Code, LabelTable, Manifest, Status};
+use crate::models::{Code, Label, LabelTable, Manifest, Status};
 use crate::series::{Case, Series};
 use crate::volume::Labels;
-use dicom_core::{Tag, VR};
+use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use std::path::Path;
-
-/// Manufacturer (0008,0070) of the objects we write.
-const MANUFACTURER: &str = "stunetd project";
 
 /// Segment Description of a structure of which a part may be missing.
 pub const INCOMPLETE: &str = "Incomplete: cut by the edge of the image. Its volume is not that of the structure.";
@@ -45,53 +43,72 @@ pub fn segment_numbers(table: &LabelTable, kind: Kind) -> impl Iterator<Item = (
     table.iter().zip(1u16..).map(move |(label, n)| (label.value, if kind == Kind::Binary { n } else { label.value }))
 }
 
-/// Writes the object. `role` is `seg` or `labelmap`.
+/// Which object of a result.
+pub(super) struct Role<'a> {
+    /// BINARY or LABELMAP.
+    pub kind: Kind,
+    /// What the UIDs of its series are made from: `seg`, `labelmap`, or one of these and what is left out.
+    pub series: String,
+    /// What its own UIDs are made from.
+    pub instance: String,
+    /// Its number in the series, from 1.
+    pub number: u32,
+    /// Whether a label is in it.
+    pub keep: &'a dyn Fn(&Label) -> bool,
+}
+
+/// Writes the object; nothing when none of the table's labels is in it.
 pub(super) fn write_object(
     path: &Path,
-    kind: Kind,
-    role: &str,
+    role: &Role<'_>,
     case: &Case,
     found: &Found<'_>,
     request: &ResultRequest<'_>,
     identity: &Identity,
-) -> Result<(Written, ObjectUids), ResultsError> {
+) -> Result<Option<(Written, ObjectUids)>, ResultsError> {
+    let kind = role.kind;
     let labels = found.labels;
     let series = case.grid_series().ok_or(ResultsError::NoSeries)?;
     let manifest = &request.model.manifest;
     let uids = ObjectUids {
         sop_class: kind.sop_class(),
-        sop_instance: identity.uid(&format!("instance/{role}")),
-        series: identity.uid(&format!("series/{role}")),
+        sop_instance: identity.uid(&format!("instance/{}", role.instance)),
+        series: identity.uid(&format!("series/{}", role.series)),
     };
     let segments: Vec<Segment<'_>> = labels
         .table()
         .iter()
-        .zip(segment_numbers(labels.table(), kind))
-        .map(|(label, (value, number))| Segment {
-            value,
-            number,
+        .filter(|label| (role.keep)(label))
+        .zip(1u16..)
+        .map(|(label, number)| Segment {
+            value: label.value,
+            number: if kind == Kind::Binary { number } else { label.value },
             label: &label.name,
-            description: found.stats.labels.get(usize::from(value)).filter(|figures| figures.touches_edge).map(|_| INCOMPLETE),
+            description: found.stats.labels.get(usize::from(label.value)).filter(|figures| figures.touches_edge).map(|_| INCOMPLETE),
             category: concept(&label.category),
             property_type: concept(&label.property_type),
             modifier: label.modifier.as_ref().map(concept),
             region: label.region.as_ref().map(concept),
             region_modifier: label.region_modifier.as_ref().map(concept),
             cielab: cielab(label.rgb),
-            tracking_uid: identity.uid(&format!("tracking/{value}")),
+            tracking_uid: identity.uid(&format!("tracking/{}", label.value)),
         })
         .collect();
+    if segments.is_empty() {
+        return Ok(None);
+    }
     let further = case.channels.iter().filter(|s| s.series_uid != series.series_uid).map(whole_series).collect();
     let description = Description {
         kind,
         sop_instance: uids.sop_instance.clone(),
-        dimension: identity.uid(&format!("dimension/{role}")),
+        dimension: identity.uid(&format!("dimension/{}", role.instance)),
         rows: series.geometry.rows,
         columns: series.geometry.columns,
         measures: measures(series),
         planes: series.planes.iter().map(source_plane).collect(),
         series: &series.series_uid,
         further,
+        partial: segments.len() < labels.table().len(),
         segments,
         algorithm: Algorithm { name: &manifest.name, version: &manifest.version },
     };
@@ -100,7 +117,7 @@ pub(super) fn write_object(
         Labels::U8(v) => LabelValues::U8(v),
         Labels::U16(v) => LabelValues::U16(v),
     };
-    Ok((write(path, base, &description, values)?, uids))
+    Ok(Some((write(path, base, &description, values)?, uids)))
 }
 
 /// Patient, study, series, frame of reference, equipment, general image and SOP common modules.
@@ -108,73 +125,33 @@ fn attributes(
     case: &Case,
     series: &Series,
     uids: &ObjectUids,
-    role: &str,
+    role: &Role<'_>,
     found: &Found<'_>,
     request: &ResultRequest<'_>,
     identity: &Identity,
 ) -> Encoder {
     let manifest = &request.model.manifest;
     let research = manifest.status == Status::Research;
-    let mut e = Encoder::new();
-    // Type 2: present even where the source has none.
-    for (tag, vr) in [
-        (tags::STUDY_DATE, VR::DA),
-        (tags::STUDY_TIME, VR::TM),
-        (tags::ACCESSION_NUMBER, VR::SH),
-        (tags::REFERRING_PHYSICIAN_NAME, VR::PN),
-        (tags::PATIENT_NAME, VR::PN),
-        (tags::PATIENT_ID, VR::LO),
-        (tags::PATIENT_BIRTH_DATE, VR::DA),
-        (tags::PATIENT_SEX, VR::CS),
-        (tags::STUDY_ID, VR::SH),
-        (tags::POSITION_REFERENCE_INDICATOR, VR::LO),
-        (tags::CONTENT_CREATOR_NAME, VR::PN),
-    ] {
-        e.text(tag, vr, "");
-    }
     let lossy = case.channels.iter().any(|s| s.lossy);
     let is_loss = |tag: (u16, u16)| [tags::LOSSY_IMAGE_COMPRESSION_RATIO, tags::LOSSY_IMAGE_COMPRESSION_METHOD].contains(&tag.into());
-    let copied = series.copied.elements.iter().filter(|element| is_sound(element) && (lossy || !is_loss(element.tag)));
-    copied.for_each(|element| e.raw(element));
-    let given = |tag: Tag| series.copied.trimmed(tag.0, tag.1);
-    let method = given(tags::DEIDENTIFICATION_METHOD).or_else(|| given(tags::DEIDENTIFICATION_METHOD_CODE_SEQUENCE));
-    if given(tags::PATIENT_IDENTITY_REMOVED) == Some(b"YES") && method.is_none() {
-        // PS3.3 C.7.1.1: one of both is required then.
-        e.text(tags::DEIDENTIFICATION_METHOD, VR::LO, "not stated by the source");
-    }
-
-    e.uid(tags::STUDY_INSTANCE_UID, &series.study_uid);
-    e.uid(tags::SERIES_INSTANCE_UID, &uids.series);
-    e.text(tags::SERIES_NUMBER, VR::IS, &series_number(series, role, request).to_string());
     let revision = request.replaces.as_ref().map_or(1, |r| r.revision);
-    e.one(tags::SERIES_DESCRIPTION, VR::LO, &series_description(manifest, revision), 64);
-    e.text(tags::INSTANCE_NUMBER, VR::IS, "1");
+    let of_series =
+        OfSeries { uid: &uids.series, role: &role.series, description: &series_description(manifest, revision), number: role.number };
+    let mut e = common::attributes(series, &of_series, request, |element| lossy || !is_loss(element.tag));
+    e.text(tags::CONTENT_CREATOR_NAME, VR::PN, "");
+    if !e.has(tags::POSITION_REFERENCE_INDICATOR) {
+        e.text(tags::POSITION_REFERENCE_INDICATOR, VR::LO, "");
+    }
     // A source without a frame of reference gets one of its own; the position of its planes is all that is known.
     let frame_of_reference = series.frame_of_reference_uid.clone().unwrap_or_else(|| identity.uid("frame-of-reference"));
     e.uid(tags::FRAME_OF_REFERENCE_UID, &frame_of_reference);
-
-    let serial = &request.model.digest[..request.model.digest.len().min(16)];
-    let versions = format!("stunetd {WRITER_VERSION}\\{}", model_name(manifest).replace('\\', "_"));
-    let equipment = |e: &mut Encoder| {
-        e.text(tags::MANUFACTURER, VR::LO, MANUFACTURER);
-        e.text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "stunetd");
-        e.text(tags::DEVICE_SERIAL_NUMBER, VR::LO, serial);
-        e.text(tags::SOFTWARE_VERSIONS, VR::LO, &versions);
-    };
-    equipment(&mut e);
     e.sequence(tags::CONTRIBUTING_EQUIPMENT_SEQUENCE, |s| {
         s.item(|e| {
-            equipment(e);
+            common::equipment(e, request);
             e.one(tags::CONTRIBUTION_DESCRIPTION, VR::ST, &format!("Segmentation by {}", model_name(manifest)), 1024);
             e.code(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, dcm("109102", "Processing Equipment"));
         });
     });
-
-    let dates: JobDates = request.dates.in_zone_of(&series.copied);
-    for (date, time) in [(tags::SERIES_DATE, tags::SERIES_TIME), (tags::CONTENT_DATE, tags::CONTENT_TIME)] {
-        e.text(date, VR::DA, &dates.date());
-        e.text(time, VR::TM, &dates.time());
-    }
     e.text(tags::CONTENT_QUALIFICATION, VR::CS, if research { "RESEARCH" } else { "PRODUCT" });
     e.text(tags::CONTENT_LABEL, VR::CS, &content_label(&manifest.name));
     let structures = match found.labels.present().len() {
@@ -196,16 +173,6 @@ fn attributes(
     e
 }
 
-/// A number that is the series' own in its study and above any scanner's: 9,000,000 and up for research results, 8,000,000
-/// and up for approved models. It depends on source series, model and format; the last digit is left for revisions.
-fn series_number(series: &Series, role: &str, request: &ResultRequest<'_>) -> u32 {
-    let key = Identity::new(&[0; 32], &request.model.digest, &request.settings, &CopiedAttributes::default(), &[]);
-    let base = if request.model.manifest.status == Status::Research { 9_000_000 } else { 8_000_000 };
-    let phase = series.phase.unwrap_or(1);
-    let revision = request.replaces.as_ref().map_or(1, |r| r.revision.min(9));
-    base + 10 * key.number(&format!("series-number/{role}/{}/{phase}", series.series_uid), 99_999) + revision
-}
-
 /// At most 64 characters; a revision says so at its end.
 fn series_description(manifest: &Manifest, revision: u32) -> String {
     let description = match manifest.status {
@@ -214,24 +181,6 @@ fn series_description(manifest: &Manifest, revision: u32) -> String {
     };
     let mark = if revision > 1 { format!(" rev {revision}") } else { String::new() };
     description.chars().take(64 - mark.len()).collect::<String>() + &mark
-}
-
-/// Name and version of a model.
-pub(super) fn model_name(manifest: &Manifest) -> String {
-    format!("{} {}", manifest.name, manifest.version).trim_end().to_owned()
-}
-
-/// Whether a copied attribute may stand in our object as it is. What names patient and study is never touched, whatever it looks like; of the
-/// rest, what would make the object invalid is left out: empty values where none may be (clinical trial, de-identification), an age without
-/// three digits and a unit, a Study ID that is too long.
-fn is_sound(element: &RawElement) -> bool {
-    let value = element.value.trim_ascii();
-    match Tag::from(element.tag) {
-        Tag(0x0012, _) => !value.is_empty(),
-        tags::PATIENT_AGE => matches!(value, [] | [b'0'..=b'9', b'0'..=b'9', b'0'..=b'9', b'D' | b'W' | b'M' | b'Y']),
-        tags::STUDY_ID => value.len() <= 16,
-        _ => true,
-    }
 }
 
 /// A code string of at most 16 characters.
@@ -276,17 +225,6 @@ fn whole_series(series: &Series) -> SourceSeries<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_would_make_an_object_invalid_is_not_repeated() {
-        let sound = |tag: Tag, value: &str| is_sound(&RawElement { tag: (tag.0, tag.1), vr: *b"LO", value: value.into() });
-        for (age, fine) in [("042Y", true), ("", true), ("0Y", false), ("7", false), ("1000D", false), ("04 Y", false)] {
-            assert_eq!(sound(tags::PATIENT_AGE, age), fine, "{age}");
-        }
-        assert!(sound(tags::STUDY_ID, "sixteen letters!") && !sound(tags::STUDY_ID, "IBSI_1_STS_001_CT"));
-        assert!(!sound(tags::DEIDENTIFICATION_METHOD, "  ") && sound(tags::DEIDENTIFICATION_METHOD, "x"));
-        assert!(sound(tags::ACCESSION_NUMBER, "longer than sixteen letters") && sound(tags::PATIENT_ID, ""));
-    }
 
     #[test]
     fn content_labels_are_code_strings() {

@@ -7,6 +7,7 @@ pub mod office;
 mod orthanc;
 mod outages;
 pub mod scp;
+mod shares;
 mod storescp;
 mod stow;
 mod whole;

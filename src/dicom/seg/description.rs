@@ -141,7 +141,9 @@ pub struct Description<'a> {
     pub series: &'a Uid,
     /// Further inputs.
     pub further: Vec<SourceSeries<'a>>,
-    /// Segments, ascending by number. They name every label value but 0.
+    /// Label values that no segment names are left out; otherwise segments name every value but 0.
+    pub partial: bool,
+    /// Segments, ascending by number.
     pub segments: Vec<Segment<'a>>,
     /// What made them.
     pub algorithm: Algorithm<'a>,

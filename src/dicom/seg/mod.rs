@@ -11,4 +11,4 @@ mod write;
 
 pub use description::{Algorithm, Description, Kind, LabelValues, Measures, Segment, SourcePlane, SourceSeries};
 pub use read::{CodedItem, Frame, ReadKind, SegObject, SegmentInfo, SourceReference, read};
-pub use write::{WriteError, Written, write};
+pub use write::{WriteError, Written, slices_with, write};

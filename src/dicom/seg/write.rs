@@ -93,7 +93,7 @@ fn write_labels<T: Stored>(path: &Path, mut base: Encoder, d: &Description<'_>, 
         let sink = Sink { file, path, start };
         match d.kind {
             Kind::Binary => write_planes(&sink, d, &frames, labels, area)?,
-            Kind::LabelMap => write_slices(&sink, &frames, labels, area)?,
+            Kind::LabelMap => write_slices(&sink, d, &frames, labels, area)?,
         }
         if padded > pixel_bytes {
             sink.put(pixel_bytes, &[0])?;
@@ -194,18 +194,53 @@ fn write_planes<T: Voxel>(
     shared.into_iter().try_for_each(|(offset, byte)| sink.put(offset, &[byte]))
 }
 
-/// LABELMAP: slices as they are.
-fn write_slices<T: Stored>(sink: &Sink<'_>, frames: &[FrameSpec], labels: &[T], area: usize) -> Result<(), StorageError> {
-    frames.par_iter().enumerate().try_for_each_init(Vec::new, |buffer, (number, frame)| {
-        let slice = &labels[frame.slice * area..][..area];
-        sink.put((number * area * T::BYTES) as u64, T::little_endian(slice, buffer))
-    })
+/// LABELMAP: slices as they are, or with the values alone that segments name.
+fn write_slices<T: Stored>(
+    sink: &Sink<'_>,
+    d: &Description<'_>,
+    frames: &[FrameSpec],
+    labels: &[T],
+    area: usize,
+) -> Result<(), StorageError> {
+    let mut named = vec![false; d.segments.iter().map(|s| usize::from(s.value)).max().unwrap_or(0) + 1];
+    d.segments.iter().for_each(|s| named[usize::from(s.value)] = true);
+    frames.par_iter().enumerate().try_for_each_init(
+        || (Vec::new(), Vec::new()),
+        |(buffer, kept), (number, frame)| {
+            let mut slice = &labels[frame.slice * area..][..area];
+            if d.partial {
+                kept.clear();
+                kept.extend(slice.iter().map(|&v| if named.get(v.index()).is_some_and(|n| *n) { v } else { T::BACKGROUND }));
+                slice = kept.as_slice();
+            }
+            sink.put((number * area * T::BYTES) as u64, T::little_endian(slice, buffer))
+        },
+    )
+}
+
+/// In how many slices of `area` pixels each label value below `values` occurs.
+pub fn slices_with(labels: LabelValues<'_>, area: usize, values: usize) -> Vec<usize> {
+    fn count<T: Voxel>(labels: &[T], area: usize, values: usize) -> Vec<usize> {
+        let of = |slice: &[T]| {
+            let mut present = vec![false; values];
+            bits::mark_present(slice, &mut present);
+            present.into_iter().map(usize::from).collect::<Vec<_>>()
+        };
+        let sum = |a: Vec<usize>, b: Vec<usize>| a.iter().zip(&b).map(|(a, b)| a + b).collect();
+        labels.par_chunks(area.max(1)).map(of).reduce(|| vec![0; values], sum)
+    }
+    match labels {
+        LabelValues::U8(v) => count(v, area, values),
+        LabelValues::U16(v) => count(v, area, values),
+    }
 }
 
 /// A label value as the file stores it.
 trait Stored: Voxel {
     /// Bytes of a value.
     const BYTES: usize;
+    /// The value of no label.
+    const BACKGROUND: Self;
 
     /// The values as little endian bytes, in `buffer` if need be.
     fn little_endian<'a>(values: &'a [Self], buffer: &'a mut Vec<u8>) -> &'a [u8];
@@ -213,6 +248,7 @@ trait Stored: Voxel {
 
 impl Stored for u8 {
     const BYTES: usize = 1;
+    const BACKGROUND: u8 = 0;
 
     fn little_endian<'a>(values: &'a [u8], _: &'a mut Vec<u8>) -> &'a [u8] {
         values
@@ -221,6 +257,7 @@ impl Stored for u8 {
 
 impl Stored for u16 {
     const BYTES: usize = 2;
+    const BACKGROUND: u16 = 0;
 
     fn little_endian<'a>(values: &'a [u16], buffer: &'a mut Vec<u8>) -> &'a [u8] {
         buffer.clear();

@@ -3,7 +3,8 @@
 mod canvas;
 mod view;
 
-use super::segmentation::{RESEARCH_MARK, model_name};
+use super::common::model_name;
+use super::segmentation::RESEARCH_MARK;
 use super::stats::Stats;
 use crate::models::{Label, Manifest, Status};
 use crate::volume::{LabelMap, Quantity, Volume};

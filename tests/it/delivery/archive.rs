@@ -8,7 +8,7 @@ use std::time::Duration;
 use stunetd::config::Destination;
 use stunetd::ledger::{DeliveryState, Lease, Ledger};
 
-const WHY: &str = "Orthanc is not here (Debian packages orthanc, orthanc-dicomweb)";
+pub const WHY: &str = "Orthanc is not here (Debian packages orthanc, orthanc-dicomweb)";
 
 /// Both ways to it.
 fn ways(orthanc: &Orthanc) -> [Destination; 2] {

@@ -49,7 +49,12 @@ pub fn web(url: &str) -> Destination {
 
 /// The file of a result.
 pub fn object_file(number: u32) -> Vec<u8> {
-    object(number).1
+    object(number, super::scp::SEG).1
+}
+
+/// The file of a result of another class.
+pub fn object_of(number: u32, class: &str) -> Vec<u8> {
+    object(number, class).1
 }
 
 fn uid(role: &str, number: u32) -> Uid {
@@ -65,9 +70,9 @@ pub fn instance(number: u32) -> String {
 pub const LARGE: u32 = 1000;
 
 /// A segmentation object with little in it: the data set, and the file.
-fn object(number: u32) -> (Vec<u8>, Vec<u8>) {
+fn object(number: u32, class: &str) -> (Vec<u8>, Vec<u8>) {
     let mut e = Encoder::new();
-    e.text(tags::SOP_CLASS_UID, VR::UI, super::scp::SEG);
+    e.text(tags::SOP_CLASS_UID, VR::UI, class);
     e.uid(tags::SOP_INSTANCE_UID, &uid("instance", number));
     e.uid(tags::STUDY_INSTANCE_UID, &uid("study", number));
     e.uid(tags::SERIES_INSTANCE_UID, &uid("series", number));
@@ -79,13 +84,13 @@ fn object(number: u32) -> (Vec<u8>, Vec<u8>) {
         e.text(tags::TEXT_VALUE, VR::UT, &"x".repeat(32 << 20));
     }
     let data_set = e.into_data_set();
-    let file = [file_meta(super::scp::SEG, &uid("instance", number), EXPLICIT), data_set.clone()].concat();
+    let file = [file_meta(class, &uid("instance", number), EXPLICIT), data_set.clone()].concat();
     (data_set, file)
 }
 
 /// SHA-256 of the data set of a result.
 pub fn data_set_digest(number: u32) -> [u8; 32] {
-    Sha256::digest(object(number).0).into()
+    Sha256::digest(object(number, super::scp::SEG).0).into()
 }
 
 impl Office {
@@ -103,25 +108,29 @@ impl Office {
 
     /// Results numbered from `first` are published and wait for every destination.
     pub fn publish(&self, first: u32, count: u32) {
+        (first..first + count).for_each(|number| self.publish_files(number, &[("seg.dcm", object_file(number))]));
+    }
+
+    /// A result with these files is published and waits for every destination.
+    pub fn publish_files(&self, number: u32, files: &[(&str, Vec<u8>)]) {
         let lease = Lease { owner: "w".into(), hold: Duration::from_secs(60), model: "m".into() };
-        for number in first..first + count {
-            let folder = format!("{number:08x}");
-            let bytes = object(number).1;
-            std::fs::create_dir_all(self.output().join(&folder)).expect("folder");
-            std::fs::write(self.output().join(&folder).join("seg.dcm"), &bytes).expect("written");
-            let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
-            let series = SeriesKey { study: uid("study", number).to_string(), series: uid("source", number).to_string() };
-            let volume = NewVolume { input: "v".into(), priority: Priority::Routine, rule: None, result: None, destinations: vec![] };
-            let (evidence, print) = (Evidence::Timer, "p".into());
-            self.ledger
-                .commit(vec![Change::Close(Closing { series, evidence, print, volumes: vec![volume], refusals: vec![] })])
-                .expect("durable");
-            let token = self.ledger.claim(&lease).expect("asked").expect("a job").token;
-            let object = Object { file: "seg.dcm".into(), bytes: bytes.len() as u64, sha256 };
-            let result = Published { folder, identity: format!("i{number}"), objects: vec![object] };
-            let destinations = self.destinations.iter().map(|d| d.name.clone()).collect();
-            self.ledger.commit(vec![Change::Finish { token, result, destinations, doubtful: false }]).expect("durable");
-        }
+        let folder = format!("{number:08x}");
+        std::fs::create_dir_all(self.output().join(&folder)).expect("folder");
+        let written = files.iter().map(|(name, bytes)| {
+            std::fs::write(self.output().join(&folder).join(name), bytes).expect("written");
+            let sha256 = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+            Object { file: name.to_string(), bytes: bytes.len() as u64, sha256 }
+        });
+        let objects = written.collect();
+        let series = SeriesKey { study: uid("study", number).to_string(), series: uid("source", number).to_string() };
+        let volume = NewVolume { input: "v".into(), priority: Priority::Routine, rule: None, result: None, destinations: vec![] };
+        let (evidence, print) = (Evidence::Timer, "p".into());
+        let close = Closing { series, evidence, print, volumes: vec![volume], refusals: vec![] };
+        self.ledger.commit(vec![Change::Close(close)]).expect("durable");
+        let token = self.ledger.claim(&lease).expect("asked").expect("a job").token;
+        let result = Published { folder, identity: format!("i{number}"), objects };
+        let destinations = self.destinations.iter().map(|d| d.name.clone()).collect();
+        self.ledger.commit(vec![Change::Finish { token, result, destinations, doubtful: false }]).expect("durable");
         if let Some((outbox, _)) = &self.running {
             outbox.ring();
         }

@@ -121,6 +121,22 @@ impl Orthanc {
         }
     }
 
+    /// The SOP Instance UIDs of what it stored, in this order.
+    pub fn stored(&self) -> Vec<String> {
+        let page = self.request("GET", "/changes?limit=1000", &[]).expect("changes");
+        let new = page["Changes"].as_array().expect("a list").iter().filter(|c| c["ChangeType"] == "NewInstance");
+        let uid = |id: &str| {
+            self.request("GET", &format!("/instances/{id}"), &[]).expect("an instance")["MainDicomTags"]["SOPInstanceUID"].clone()
+        };
+        new.map(|c| uid(c["ID"].as_str().expect("an ID")).as_str().expect("a UID").to_string()).collect()
+    }
+
+    /// The attributes of an instance by name.
+    pub fn tags(&self, uid: &str) -> Value {
+        let id = self.request("POST", "/tools/lookup", uid.as_bytes()).expect("found")[0]["ID"].as_str().expect("an ID").to_string();
+        self.request("GET", &format!("/instances/{id}/simplified-tags"), &[]).expect("attributes")
+    }
+
     /// The SOP Instance UIDs that it has.
     pub fn uids(&self) -> std::collections::BTreeSet<String> {
         let all = self.request("GET", "/instances?expand", &[]).expect("a list");

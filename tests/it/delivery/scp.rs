@@ -13,6 +13,8 @@ use stunetd::dicom::commitment::{INSTANCE, N_ACTION_RQ, N_EVENT_REPORT_RQ, PUSH_
 use stunetd::dicom::query::{image_identifier, sop_instance_of};
 
 pub const SEG: &str = "1.2.840.10008.5.1.4.1.1.66.4";
+pub const LABEL_MAP: &str = "1.2.840.10008.5.1.4.1.1.66.7";
+pub const KEY_OBJECTS: &str = "1.2.840.10008.5.1.4.1.1.88.59";
 const FIND: &str = "1.2.840.10008.5.1.4.1.2.2.1";
 
 /// What happens to the next object.
@@ -54,6 +56,8 @@ pub struct State {
     pub associations: u32,
     /// Objects that began to arrive.
     pub begun: u32,
+    /// What it stores beside segmentations.
+    pub more_classes: Vec<&'static str>,
     /// Storage commitment, if it is offered.
     pub commits: Option<Commits>,
     /// The data sets of requests for it.
@@ -147,15 +151,18 @@ impl Drop for Scp {
 
 fn attend(stream: TcpStream, state: &Mutex<State>) {
     let cut = stream.try_clone().expect("a socket");
-    let (queries, commits) = {
+    let (queries, commits, more) = {
         let mut state = state.lock().expect("state");
         state.associations += 1;
         state.open.push(stream.try_clone().expect("a socket"));
-        (state.answers_queries, state.commits)
+        (state.answers_queries, state.commits, state.more_classes.clone())
     };
     let mut options = ServerAssociationOptions::new().accept_any().ae_title("PACS").with_abstract_syntax(SEG);
     if queries {
         options = options.with_abstract_syntax(FIND);
+    }
+    for class in more {
+        options = options.with_abstract_syntax(class);
     }
     if commits.is_some() {
         options = options.with_abstract_syntax(PUSH_MODEL);

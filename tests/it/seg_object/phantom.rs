@@ -9,7 +9,7 @@ use std::path::Path;
 use stunetd::config::Format;
 use stunetd::dicom::{CopiedAttributes, RawElement, Uid};
 use stunetd::models::{self, Generation, Label, LabelTable};
-use stunetd::results::{JobDates, ResultRequest, Settings};
+use stunetd::results::{JobDates, ResultRequest, Settings, Wanted};
 use stunetd::series::{Case, Geometry, Irregular, PixelFormat, PixelSpacing, Plane, PlaneTiming, Rescale, Series};
 use stunetd::volume::{Affine, LabelMap, Labels, Quantity, Source, Volume};
 
@@ -240,9 +240,12 @@ pub fn generation(table: &LabelTable) -> Generation {
     Generation { dir: "model".into(), manifest, digest: "5d".repeat(32) }
 }
 
+static NOTHING: Wanted = Wanted { rejections: false, shares: std::collections::BTreeSet::new() };
+
 pub fn request<'a>(model: &'a Generation, formats: &'a [Format]) -> ResultRequest<'a> {
     ResultRequest {
         replaces: None,
+        wanted: &NOTHING,
         model,
         settings: Settings {
             step: 0.5,

@@ -150,6 +150,7 @@ fn structures_come_out_of_the_street_where_they_were_drawn() {
             irregular: Irregular::Refuse,
             assume_mbq: false,
             formats: vec![Format::Seg, Format::LabelMap],
+            wanted: Arc::default(),
             output: output.clone(),
             published: WhenPublished::Done,
             decoder: decoder.clone(),
