@@ -11,7 +11,7 @@ mod manifest;
 use std::time::Duration;
 use stunetd::models::Aggregation;
 use stunetd::segment::export::Exporter;
-use stunetd::segment::{Decision, DeviceChoice, Engine, Grids, Placement, SegmentOptions, TorchEngine, bytes_needed};
+use stunetd::segment::{Accumulation, Decision, DeviceChoice, Engine, Grids, Placement, SegmentOptions, TorchEngine, bytes_needed};
 use stunetd::stunet::{Architecture, Network, Precision, Size};
 use stunetd::sys::clock::Stopwatch;
 
@@ -114,7 +114,7 @@ fn main() {
     }
     println!("{:12} {total:9.2}", "total");
     let number = precision.activation_bytes(architecture.dims[0]);
-    let need = bytes_needed(&manifest, &grids, &Placement { cuda: false, number, batch: 1, sums_on_host: true });
+    let need = bytes_needed(&manifest, &grids, &Placement { cuda: false, number, batch: 1, accumulation: Accumulation::Device });
     println!("peak RSS {} MiB ({before} before the study), estimated {} MiB", peak_rss(), need.host >> 20);
     println!("{} of {} labels occur", map.present().len(), manifest.labels.len());
 }

@@ -111,8 +111,8 @@ codes! {
     // ---- what was received
     SpoolInstanceMissing, "spool.instance_missing", Poison, "An instance that was acknowledged is not in the spool.", "Find out who removed it, and have the series sent again.";
     // ---- memory, disk, device
-    MemoryTooLarge, "memory.volume_too_large", Poison, "The volume needs more memory than is configured.", "Raise `host_memory`, or use a smaller series.";
-    DeviceOutOfMemory, "device.out_of_memory", Retryable, "The device ran out of memory.", "Lower `device_memory` use, or choose a smaller model.";
+    MemoryTooLarge, "memory.volume_too_large", Poison, "The volume needs more memory than is configured.", "Raise `host_memory` or `device_memory`, as the message says, or use a smaller series.";
+    DeviceOutOfMemory, "device.out_of_memory", Retryable, "The device ran out of memory, in the most frugal way too.", "It is tried again a few times, then parked: free the device of other programs, raise `device_memory`, or choose a smaller model, then run `stunetd jobs retry`.";
     DeviceUnavailable, "device.unavailable", Fatal, "The device asked for can not be used.", "Run `stunetd doctor --cuda`, or choose `--device cpu`.";
     DiskFull, "disk.full", Retryable, "The disk is full.", "Free space; work goes on by itself.";
     DiskUnwritable, "disk.unwritable", Retryable, "A file or folder can not be written.", "Check the folder's permissions and mount.";

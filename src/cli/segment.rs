@@ -185,7 +185,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         host_memory,
         ledger: None,
         disks: None,
-        engine: network(args.device, args.precision, cores.torch),
+        engine: network(args.device, args.precision, cores.torch, None),
         cores,
         clock: clock.clone(),
         metrics: super::metrics()?,

@@ -80,7 +80,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let choice = &config.model;
     let cores = super::cores(choice.device);
     let decoder = DecoderConfig { workers: cores.rayon, ..DecoderConfig::default() };
-    let engine = network(choice.device, choice.precision, cores.torch);
+    let engine = network(choice.device, choice.precision, cores.torch, config.device_memory.0);
     let reload = Some(Reload { asked, file: args.config });
     let seams = Seams {
         engine,

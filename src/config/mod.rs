@@ -20,7 +20,7 @@ pub use reader::{Mistake, nearest};
 pub use reload::RELOADABLE;
 pub use schema::{Config, Dimse, Http, Intake, Jobs, Log, Model, Output, Retention, Spool, Stow, Training, Watch};
 pub use select::{Accept, Modality, Orientation, Pattern, PerStudy, Preference, Priority, Range, Select, USUAL_PREFERENCES};
-pub use units::{ByteSize, HumanDuration, Keep};
+pub use units::{Allowance, ByteSize, HumanDuration, Keep};
 pub use windows::Windows;
 
 use crate::fault::{Code, Fault};

@@ -59,7 +59,7 @@ macro_rules! plain {
     )*};
 }
 
-plain!(bool, f64, String, PathBuf, units::ByteSize, units::HumanDuration, units::Keep);
+plain!(bool, f64, String, PathBuf, units::Allowance, units::ByteSize, units::HumanDuration, units::Keep);
 plain!(choices::After, choices::Format, choices::Irregular, choices::LogFormat, choices::LogLevel);
 plain!(choices::Share, network::LoopbackAddress, network::Listen, network::AeTitle, network::Network, network::WebAddress);
 plain!(select::Accept, select::PerStudy, select::Modality, select::Orientation, select::Pattern, select::Priority);

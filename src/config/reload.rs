@@ -83,6 +83,7 @@ mod tests {
     /// Every key once with another value than the default's.
     const OTHER: &str = r#"
         host_memory = "9 GiB"
+        device_memory = "9 GiB"
         drain = "2 min"
         stage_deadline = "5 min"
         libtorch_dir = "/x"
@@ -148,9 +149,17 @@ mod tests {
         assert_eq!(taken, reloadable);
         let left = reloaded.differences(&new);
         assert!(left.iter().all(|key| !RELOADABLE.contains(&key.as_str())), "{left:?}");
-        for key in
-            ["host_memory", "watch", "dimse.ae_title", "spool.max_instance", "model.device", "output.path", "destination", "log.format"]
-        {
+        for key in [
+            "host_memory",
+            "device_memory",
+            "watch",
+            "dimse.ae_title",
+            "spool.max_instance",
+            "model.device",
+            "output.path",
+            "destination",
+            "log.format",
+        ] {
             assert!(left.iter().any(|k| k == key), "{key} is not in {left:?}");
         }
         assert_eq!(old.differences(&old), Vec::<String>::new());

@@ -7,7 +7,7 @@ use super::destination::Destination;
 use super::network::{AeTitle, Listen, LoopbackAddress, Network};
 use super::reader::{FromToml, Reader, Value};
 use super::select::Select;
-use super::units::{ByteSize, HumanDuration, Keep};
+use super::units::{Allowance, ByteSize, HumanDuration, Keep};
 use super::windows::Windows;
 use crate::stunet::{DeviceChoice, Precision};
 use std::path::{Path, PathBuf};
@@ -49,6 +49,8 @@ table! {
     Config {
         /// Host memory that studies in work may hold together.
         host_memory: ByteSize = ByteSize(8 << 30),
+        /// Memory of a CUDA device that the model and the study on it may take together.
+        device_memory: Allowance = Allowance(None),
         /// How long work in flight may take to finish after SIGTERM; then it is given up and done again after the next start.
         drain: HumanDuration = HumanDuration(Duration::from_secs(60)),
         /// A stage that gets no further with a job for this long, and the same again for every GiB of the job, hangs.
@@ -389,6 +391,9 @@ impl Config {
         wrong.extend(Select::check(&self.select));
         if self.host_memory < ByteSize(1 << 30) {
             wrong.push(("host_memory", 0, format!("{} is too little for any study; at least 1 GiB", self.host_memory)));
+        }
+        if self.device_memory.0.is_some_and(|bytes| bytes < 1 << 30) {
+            wrong.push(("device_memory", 0, "too little for any model; at least 1 GiB".into()));
         }
         if spool.low_free < spool.min_free {
             wrong.push(("spool.low_free", 0, format!("at least `spool.min_free`, {}", spool.min_free)));

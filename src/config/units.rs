@@ -34,6 +34,20 @@ impl FromStr for Keep {
     }
 }
 
+/// Memory that may be used: a number of bytes, or `"auto"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance(pub Option<u64>);
+
+impl FromStr for Allowance {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Allowance, String> {
+        match text {
+            "auto" => Ok(Allowance(None)),
+            _ => text.parse().map(|ByteSize(bytes)| Allowance(Some(bytes))).map_err(|why: String| format!("{why}, or \"auto\"")),
+        }
+    }
+}
+
 /// Largest unit first within a family, so that printing finds the shortest exact form.
 const BYTES: &[(&str, u64)] = &[
     ("TiB", 1 << 40),
@@ -128,7 +142,7 @@ macro_rules! by_text {
 }
 pub(super) use by_text;
 
-by_text!(ByteSize, HumanDuration, Keep);
+by_text!(Allowance, ByteSize, HumanDuration, Keep);
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use super::stages::Input;
 use super::street::EngineFacts;
 use crate::fault::Fault;
 use crate::models::Manifest;
-use crate::segment::{Grids, Placement, bytes_needed};
+use crate::segment::{Accumulation, Grids, Placement, bytes_needed};
 use crate::series::Series;
 use crate::stunet::Precision;
 use crate::volume::nifti;
@@ -36,7 +36,7 @@ fn bytes(channels: usize, shape: [usize; 3], spacing: [f64; 3], model: &Manifest
     let number = precision.activation_bytes(model.architecture.dims[0]);
     let cuda = facts.device != "cpu";
     let grids = Grids { network, cropped: shape, source: shape };
-    let engine = bytes_needed(model, &grids, &Placement { cuda, number, batch: 1, sums_on_host: !cuda }).host;
+    let engine = bytes_needed(model, &grids, &Placement { cuda, number, batch: 1, accumulation: Accumulation::Device }).host;
     // The volume stays for the picture. Beside it lies either an array that is resampled along some axes only, or the engine's part,
     // which counts the prepared grid.
     let channels = channels as u64 * F32;

@@ -45,6 +45,13 @@ pub struct Claimed {
     failures: u32,
 }
 
+impl Claimed {
+    /// Failures that may pass, in a row, before this attempt.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
 impl Jobs {
     /// `owner` names this process; `model` is the digest that jobs are pinned to when they are claimed, until a rule names another.
     pub fn new(ledger: Arc<dyn Ledger>, owner: String, model: String, metrics: Arc<Metrics>) -> Jobs {

@@ -58,6 +58,8 @@ const BUSY: Duration = Duration::from_secs(1);
 const KEPT: usize = 16;
 /// Results older than this count as safe on disk, however the daemon ends.
 const CHECK_POINT: Duration = Duration::from_secs(3600);
+/// A device that another program fills may be free again soon; what it ran out of memory for so often in a row does not fit.
+const OUT_OF_MEMORY: u32 = 3;
 /// What was given up at the end of the drain time stops at its next step; the end takes at most this long.
 const LAST_STEPS: Duration = Duration::from_secs(60);
 
@@ -474,7 +476,9 @@ impl Service {
             _ => self.metrics.fault(fault.code),
         }
         let cause = fault.causes();
-        match fault.class {
+        let so_often = || self.jobs.claimed(job).is_some_and(|claimed| claimed.failures() + 1 >= OUT_OF_MEMORY);
+        let class = if fault.code == Code::DeviceOutOfMemory && so_often() { Class::Poison } else { fault.class };
+        match class {
             Class::Fatal => {
                 self.jobs.leave(job);
                 return Err(fault);

@@ -506,7 +506,7 @@ fn device(
             });
             envelope.times.engine = engine.timings();
             if let Some(memory) = engine.memory() {
-                metrics.device.memory(&facts.device, memory.used, memory.reserved, memory.total);
+                metrics.device.memory(&facts.device, memory.used, memory.reserved, memory.limit);
             }
             metrics.device.out_of_memory(engine.steps_down(), matches!(&labelled, Err(fault) if fault.code == Code::DeviceOutOfMemory));
             owned = Some(Owned { model: model.digest.clone(), engine });

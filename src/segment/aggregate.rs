@@ -8,7 +8,7 @@ use super::gaussian::gaussian;
 use super::sums::{Block, Sums};
 use super::tiles::Tiling;
 use super::timings::{Timer, Timings};
-use super::{Progress, SegmentError};
+use super::{Accumulation, Progress, SegmentError};
 use crate::models::Aggregation;
 use crate::stunet::Network;
 use std::ops::Range;
@@ -25,14 +25,21 @@ pub struct Blending {
     pub mirror_axes: Vec<usize>,
     /// Windows (and mirrored copies) that the network gets at once.
     pub batch: usize,
-    /// Where sums are held: the network's device, or the CPU where that one's memory does not suffice.
-    pub sums_on: Device,
+    /// What is held on the network's device.
+    pub accumulation: Accumulation,
 }
 
 /// Takes finished slices of averaged outputs, ascending in z.
 pub trait SlabSink {
     /// The next slices: f32 `[n, y, x, output]`, contiguous; logits or probabilities as the blending says.
     fn slab(&mut self, values: &Tensor) -> Result<(), SegmentError>;
+}
+
+impl Accumulation {
+    /// Where image and sums are.
+    pub(super) fn sums_on(self, device: Device) -> Device {
+        if self == Accumulation::Host { Device::Cpu } else { device }
+    }
 }
 
 /// What is summed up over windows.
@@ -65,7 +72,7 @@ pub fn aggregate(
     progress: &mut dyn FnMut(Progress) -> bool,
 ) -> Result<(), SegmentError> {
     let _no_gradients = tch::no_grad_guard();
-    let image = input.f_to_device(network.device())?;
+    let image = input.f_to_device(blending.accumulation.sums_on(network.device()))?;
     drop(input);
     let mut run = Run::new(network, tiling, blending, timings.exact)?;
     let starts = &tiling.starts[0];
@@ -115,8 +122,12 @@ impl<'a> Run<'a> {
             aggregation => gaussian(tiling.patch, aggregation),
         };
         let copies = copies(&blending.mirror_axes)?;
-        let weights = Tensor::f_from_slice(&table)?.f_view(tiling.patch.map(|p| p as i64))?.f_to_device(blending.sums_on)?;
-        let slices = |bytes: usize, edges: [usize; 3]| (bytes / (edges[1] * edges[2] * outputs * size_of::<f32>())).max(1);
+        let sums_on = blending.accumulation.sums_on(network.device());
+        let weights = Tensor::f_from_slice(&table)?.f_view(tiling.patch.map(|p| p as i64))?.f_to_device(sums_on)?;
+        let slices = |bytes: usize, edges: [usize; 3]| match blending.accumulation {
+            Accumulation::Device => (bytes / (edges[1] * edges[2] * outputs * size_of::<f32>())).max(1),
+            Accumulation::Slabs | Accumulation::Host => 1,
+        };
         let slab_bytes = match network.device() {
             Device::Cuda(_) => CUDA_SLAB_BYTES,
             _ => CPU_SLAB_BYTES,
@@ -126,7 +137,7 @@ impl<'a> Run<'a> {
             tiling,
             blending,
             summed,
-            sums: Sums::new([tiling.patch[0], tiling.padded[1], tiling.padded[2]], channels, blending.sums_on)?,
+            sums: Sums::new([tiling.patch[0], tiling.padded[1], tiling.padded[2]], channels, sums_on)?,
             weights_of_copy: weights.f_div_scalar(copies.len() as f64)?,
             weights,
             copies,
@@ -195,11 +206,11 @@ impl<'a> Run<'a> {
             }
             let part = features.f_narrow(2, from, slices)?;
             let weights = self.weights_of_copy.f_narrow(0, from, slices)?;
-            let (device, sums_on) = (self.network.device(), self.blending.sums_on);
+            let together = self.blending.accumulation != Accumulation::Host;
             match self.summed {
-                Summed::Features if sums_on == device => self.network.add_features(&part, &weights, &mut block.values)?,
+                Summed::Features if together => self.network.add_features(&part, &weights, &mut block.values)?,
                 // Fused on the CPU. A CUDA device would hold a whole window's logits and probabilities.
-                Summed::Probabilities if (sums_on, device) == (Device::Cpu, Device::Cpu) && !self.blending.regions => {
+                Summed::Probabilities if together && self.network.device() == Device::Cpu && !self.blending.regions => {
                     self.network.add_probabilities(&part, &weights, &mut block.values)?;
                 }
                 _ => self.add_outputs(&part, &weights, &mut block)?,

@@ -37,8 +37,8 @@ pub struct DeviceMemory {
     pub used: u64,
     /// Held for tensors, used or not.
     pub reserved: u64,
-    /// That there are.
-    pub total: u64,
+    /// That may be used: all there are, or `device_memory`.
+    pub limit: u64,
 }
 
 /// Turns a prepared grid into labels on the source grid. Lives on one thread; tensors never leave it.

@@ -49,6 +49,19 @@ pub enum SegmentError {
         /// Bytes allowed, in MiB.
         limit: u64,
     },
+    /// The device ran out of memory in the most frugal way too.
+    #[error(
+        "one window at a time with all sums on the host needs about {needed} MiB of the device, and {}: {source}",
+        limit.map_or("that was not free".into(), |limit| format!("{limit} MiB may be used"))
+    )]
+    Exhausted {
+        /// Bytes needed, in MiB.
+        needed: u64,
+        /// Bytes that were free or are allowed, in MiB, where that is known.
+        limit: Option<u64>,
+        /// What libtorch said.
+        source: crate::stunet::Error,
+    },
     /// The network's output is not a number.
     #[error("the network's output is not finite in slice {0} of its grid")]
     NotFinite(usize),
@@ -78,6 +91,7 @@ impl From<SegmentError> for Fault {
             SegmentError::Step { .. } | SegmentError::NotHu => Code::ConfigUsage,
             SegmentError::Channels { .. } => Code::ModelChannels,
             SegmentError::TooLarge { .. } => Code::MemoryTooLarge,
+            SegmentError::Exhausted { .. } => Code::DeviceOutOfMemory,
             SegmentError::NotFinite(_) => Code::ModelNotFinite,
             SegmentError::Stopped { .. } => Code::InternalShutdown,
             SegmentError::EmptyGrid { .. } | SegmentError::Inconsistent(_) | SegmentError::Labels(_) => Code::InternalBug,

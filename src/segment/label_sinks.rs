@@ -34,7 +34,7 @@ impl HostLabels {
 impl SlabSink for HostLabels {
     fn slab(&mut self, values: &Tensor) -> Result<(), SegmentError> {
         for i in 0..values.size()[0] {
-            let slice = values.f_select(0, i)?;
+            let slice = values.f_select(0, i)?.f_to_device(Device::Cpu)?;
             self.exporter.push(|out| copy_out(&slice, out))?;
         }
         Ok(())
@@ -151,6 +151,11 @@ impl DeviceLabels {
             label_of: label_of.f_to_device(device)?,
             finite: Vec::new(),
         })
+    }
+
+    /// With one slice of interpolated outputs at a time, where memory is short.
+    pub fn thin(self, thin: bool) -> DeviceLabels {
+        DeviceLabels { together: if thin { 1 } else { self.together }, ..self }
     }
 
     /// The labels, once all slices have come and the device has done its work.

@@ -25,6 +25,18 @@ pub struct Grids {
     pub source: [usize; 3],
 }
 
+/// What of a study is held on the network's device while its windows run: each takes less memory of it than the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Accumulation {
+    /// Image and sums; the outputs of many slices are worked on at once.
+    #[default]
+    Device,
+    /// The same, one slice of outputs at a time.
+    Slabs,
+    /// Neither: the host holds image, sums and labels, the device its weights and one window.
+    Host,
+}
+
 /// Where and how a study would run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
@@ -34,8 +46,8 @@ pub struct Placement {
     pub number: usize,
     /// Windows that the network gets at once.
     pub batch: usize,
-    /// Sums on the host although the network is on a device.
-    pub sums_on_host: bool,
+    /// What is held where.
+    pub accumulation: Accumulation,
 }
 
 /// Bytes that a study needs at its peak, the model's weights included.
@@ -77,7 +89,10 @@ pub fn bytes_needed(manifest: &Manifest, grids: &Grids, placement: &Placement) -
     let sums = product(&[patch[0], padded[1], padded[2], summed.saturating_add(1), 4]);
     // The outputs of some slices: averaged, through the head, on their way to labels.
     let slice = product(&[padded[1], padded[2], outputs, 4]);
-    let slabs = |bytes: usize| slice.max(bytes as u64).saturating_mul(3).saturating_add(WINDOW_BYTES as u64 * 2);
+    let of_window = product(&[patch[1], patch[2], outputs, 4]);
+    let thin = placement.accumulation != Accumulation::Device;
+    let at_once = |least: u64, bytes: usize| if thin { least } else { least.max(bytes as u64) };
+    let slabs = |bytes| at_once(slice, bytes).saturating_mul(3).saturating_add(at_once(of_window, WINDOW_BYTES).saturating_mul(2));
     let label = if manifest.labels.max_value() > 255 { 2 } else { 1 };
     let cropped_labels = product(&[voxels(grids.cropped), label]);
     let labels = cropped_labels.saturating_add(product(&[voxels(grids.source), label]));
@@ -89,14 +104,14 @@ pub fn bytes_needed(manifest: &Manifest, grids: &Grids, placement: &Placement) -
         return MemoryNeed { host: sum(&[host, image, weights, activations, table, sums, slabs(CPU_SLAB_BYTES), held]), device: 0 };
     }
     let interpolated = product(&[grids.cropped[1].max(padded[1]), grids.cropped[2].max(padded[2]), outputs, 4]);
-    let interpolated = interpolated.max(DEVICE_BYTES as u64).saturating_mul(3);
-    let device = sum(&[image, weights, activations, slabs(CUDA_SLAB_BYTES), interpolated, cropped_labels, LIBRARY_BYTES]);
+    let interpolated = at_once(interpolated, DEVICE_BYTES).saturating_mul(3);
     // Image and labels once more, in page-locked memory on their way.
     let host = sum(&[host, image, cropped_labels]);
     let blending = table.saturating_add(sums);
-    match placement.sums_on_host {
-        true => MemoryNeed { host: host.saturating_add(blending), device },
-        false => MemoryNeed { host, device: device.saturating_add(blending) },
+    let device = sum(&[weights, activations, slabs(CUDA_SLAB_BYTES), LIBRARY_BYTES]);
+    match placement.accumulation {
+        Accumulation::Host => MemoryNeed { host: sum(&[host, image, blending, slice.saturating_mul(6)]), device },
+        _ => MemoryNeed { host, device: sum(&[device, image, interpolated, cropped_labels, blending]) },
     }
 }
 
@@ -116,8 +131,17 @@ impl MemoryNeed {
     }
 }
 
-/// The placements on a CUDA device that fit its limit, fastest first: ever smaller batches, and at the end single windows whose
-/// sums are on the host. There is always one, the most frugal. `windows`: how many there are to run side by side.
+/// The ladder of a device that has memory of its own, fastest first: ever smaller batches, one window, one slice of outputs at a time, sums
+/// on the host. `windows`: how many there are to run side by side.
+pub(super) fn ladder(cuda: bool, number: usize, windows: usize) -> Vec<Placement> {
+    let single = Placement { cuda, number, batch: 1, accumulation: Accumulation::Device };
+    let useful = BATCHES.into_iter().filter(|&batch| batch == 1 || batch / 2 < windows);
+    let mut placements: Vec<Placement> = useful.map(|batch| Placement { batch, ..single }).collect();
+    placements.extend([Accumulation::Slabs, Accumulation::Host].map(|accumulation| Placement { accumulation, ..single }));
+    placements
+}
+
+/// The part of the ladder of a CUDA device that fits its limit. There is always one placement, the most frugal.
 pub(super) fn placements_on_device(
     manifest: &Manifest,
     grids: &Grids,
@@ -125,10 +149,7 @@ pub(super) fn placements_on_device(
     windows: usize,
     limits: &MemoryLimits,
 ) -> Vec<Placement> {
-    let single = Placement { cuda: true, number, batch: 1, sums_on_host: false };
-    let useful = BATCHES.into_iter().filter(|&batch| batch == 1 || batch / 2 < windows);
-    let mut placements: Vec<Placement> = useful.map(|batch| Placement { batch, ..single }).collect();
-    placements.push(Placement { sums_on_host: true, ..single });
+    let mut placements = ladder(true, number, windows);
     let fits = |placement: &Placement| limits.device.is_none_or(|limit| bytes_needed(manifest, grids, placement).device <= limit);
     let first = placements.iter().position(fits).unwrap_or(placements.len() - 1);
     placements.split_off(first)
@@ -152,18 +173,19 @@ mod tests {
         let manifest = model.expect("models/demo").manifest;
         let grids = Grids { network: [40, 200, 180], cropped: [80, 400, 360], source: [80, 512, 512] };
         let all = |windows, device| placements_on_device(&manifest, &grids, 2, windows, &MemoryLimits { host: None, device });
-        let shape = |placements: &[Placement]| placements.iter().map(|p| (p.batch, p.sums_on_host)).collect::<Vec<_>>();
+        use Accumulation::{Device, Host, Slabs};
+        let shape = |placements: &[Placement]| placements.iter().map(|p| (p.batch, p.accumulation)).collect::<Vec<_>>();
         let every = all(100, None);
-        assert_eq!(shape(&every), [(8, false), (4, false), (2, false), (1, false), (1, true)]);
+        assert_eq!(shape(&every), [(8, Device), (4, Device), (2, Device), (1, Device), (1, Slabs), (1, Host)]);
         let needs: Vec<u64> = every.iter().map(|p| bytes_needed(&manifest, &grids, p).device).collect();
         assert!(needs.is_sorted_by(|a, b| a > b), "{needs:?}");
         for (i, &need) in needs.iter().enumerate() {
             assert_eq!(all(100, Some(need)), every[i..]);
-            assert_eq!(all(100, Some(need - 1)), every[(i + 1).min(4)..], "the last is tried even where it does not fit");
+            assert_eq!(all(100, Some(need - 1)), every[(i + 1).min(5)..], "the last is tried even where it does not fit");
         }
         // No larger batch than there is work for.
-        assert_eq!(shape(&all(3, None))[0], (4, false));
-        assert_eq!(shape(&all(1, None)), [(1, false), (1, true)]);
+        assert_eq!(shape(&all(3, None))[0], (4, Device));
+        assert_eq!(shape(&all(1, None)), [(1, Device), (1, Slabs), (1, Host)]);
         assert!(all(1, None).iter().all(|p| p.cuda && p.number == 2));
     }
 }

@@ -22,6 +22,6 @@ pub use crate::stunet::DeviceChoice;
 pub use decision::Decision;
 pub use engine::{DeviceMemory, Engine, Progress, SegmentOptions};
 pub use error::SegmentError;
-pub use memory::{Grids, MemoryLimits, MemoryNeed, Placement, bytes_needed};
+pub use memory::{Accumulation, Grids, MemoryLimits, MemoryNeed, Placement, bytes_needed};
 pub use timings::Timings;
 pub use torch_engine::TorchEngine;

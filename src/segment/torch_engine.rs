@@ -4,7 +4,7 @@ use super::aggregate::{Blending, SlabSink, aggregate};
 use super::air::{Framed, Part, part_above_air};
 use super::export::Exporter;
 use super::label_sinks::{DeviceLabels, HostLabels};
-use super::memory::{Grids, MemoryLimits, Placement, bytes_needed, placements_on_device};
+use super::memory::{Accumulation, Grids, MemoryLimits, Placement, bytes_needed, ladder, placements_on_device};
 use super::postprocess::postprocess;
 use super::tiles::Tiling;
 use super::{Decision, DeviceChoice, DeviceMemory, Engine, Progress, SegmentError, SegmentOptions, Timings};
@@ -22,13 +22,20 @@ const FREE_SHARE: f64 = 0.9;
 struct Plan {
     /// The part of the network's grid that windows are laid over.
     part: Part,
-    /// `[channel, z, y, x]` of that part, padded, on the network's device.
-    image: Tensor,
+    image: Image,
     tiling: Tiling,
     grids: Grids,
     separate_axis: Option<usize>,
     decision: Decision,
     mirror_axes: Vec<usize>,
+}
+
+/// A study's image.
+enum Image {
+    /// As it came: for a device that has memory of its own, which may run out.
+    Numbers { data: Vec<f32>, channels: usize },
+    /// `[channel, z, y, x]` of the part under windows, padded, on the host.
+    Held(Tensor),
 }
 
 /// A model on a device. It stays on the thread that opened it, and so do its tensors.
@@ -37,6 +44,7 @@ pub struct TorchEngine {
     manifest: Manifest,
     limits: MemoryLimits,
     exact: bool,
+    every_rung: bool,
     timings: Timings,
     steps_down: usize,
 }
@@ -69,7 +77,8 @@ impl TorchEngine {
         }
         let patch = manifest.architecture.check_patch(manifest.inference.patch);
         patch.map_err(|e| SegmentError::Network(e.into()))?;
-        Ok(TorchEngine { network, manifest, limits: MemoryLimits::default(), exact: false, timings: Timings::default(), steps_down: 0 })
+        let (limits, timings) = (MemoryLimits::default(), Timings::default());
+        Ok(TorchEngine { network, manifest, limits, exact: false, every_rung: false, timings, steps_down: 0 })
     }
 
     /// The same engine, refusing studies that need more memory.
@@ -80,6 +89,11 @@ impl TorchEngine {
     /// The same engine, measuring every stage by itself also where that costs time: [`Timings::exact`].
     pub fn timed_exactly(self) -> TorchEngine {
         TorchEngine { exact: true, ..self }
+    }
+
+    /// The same engine, with the whole memory ladder on the CPU too, where the upper and the lowest rung save nothing: for tests.
+    pub fn with_every_rung(self) -> TorchEngine {
+        TorchEngine { every_rung: true, ..self }
     }
 
     /// The device it runs on.
@@ -109,22 +123,36 @@ impl TorchEngine {
     /// `windows`: how many lie side by side, with their mirrored copies. Refuses a study that does not fit the limits.
     pub fn placements(&self, grids: &Grids, windows: usize) -> Result<Vec<Placement>, SegmentError> {
         let number = self.network.precision().activation_bytes(self.manifest.architecture.dims[0]);
-        let mut limits = self.limits;
+        let limits = self.limits_now()?;
         let placements = match self.network.device() {
-            Device::Cuda(index) => {
-                if limits.device.is_none() {
-                    // What is held already serves this study too: the weights are counted in its need, the cache is free.
-                    let memory = cuda_memory(index)?;
-                    limits.device = Some(((memory.free as f64 * FREE_SHARE) as u64).saturating_add(memory.reserved));
-                }
-                placements_on_device(&self.manifest, grids, number, windows, &limits)
-            }
-            _ => vec![Placement { cuda: false, number, batch: 1, sums_on_host: true }],
+            Device::Cuda(_) => placements_on_device(&self.manifest, grids, number, windows, &limits),
+            _ if self.every_rung => ladder(false, number, windows),
+            // Batches gain nothing here, and the host is where everything is.
+            _ => ladder(false, number, 1).into_iter().filter(|p| p.accumulation != Accumulation::Host).collect(),
         };
         if let Some(first) = placements.first() {
             bytes_needed(&self.manifest, grids, first).check(&limits, grids.network)?;
         }
         Ok(placements)
+    }
+
+    /// The limits, with what a CUDA device has now where none is set or less is free.
+    fn limits_now(&self) -> Result<MemoryLimits, SegmentError> {
+        let mut limits = self.limits;
+        if let (Device::Cuda(index), None) = (self.network.device(), limits.device) {
+            // What is held already serves this study too: the weights are counted in its need, the cache is free.
+            let memory = cuda_memory(index)?;
+            limits.device = Some(((memory.free as f64 * FREE_SHARE) as u64).saturating_add(memory.reserved));
+        }
+        Ok(limits)
+    }
+
+    /// The last way has failed: what it needs, and what there is.
+    fn exhausted(&self, placement: &Placement, grids: &Grids, source: Error) -> SegmentError {
+        let need = bytes_needed(&self.manifest, grids, placement);
+        let limits = self.limits_now().unwrap_or(self.limits);
+        let (needed, limit) = if placement.cuda { (need.device, limits.device) } else { (need.host, limits.host) };
+        SegmentError::Exhausted { needed: needed.div_ceil(1 << 20), limit: limit.map(|bytes| bytes >> 20), source }
     }
 
     fn labels(
@@ -145,10 +173,14 @@ impl TorchEngine {
         let mirror_axes = if options.mirror { inference.mirror_axes.clone() } else { Vec::new() };
         let placements = self.placements(&grids, tiling.row().count() << mirror_axes.len())?;
         let outputs = self.manifest.architecture.num_classes;
+        let image = match self.network.device() {
+            Device::Cuda(_) => Image::Numbers { data, channels },
+            _ => Image::Held(padded(&data, channels, shape, &part, &tiling, Device::Cpu)?),
+        };
         let plan = Plan {
             decision: Decision::new(&inference.regions, outputs, inference.aggregation)?,
             separate_axis: back.separate_axis,
-            image: padded(data, channels, shape, &part, &tiling, self.network.device())?,
+            image,
             part,
             mirror_axes,
             tiling,
@@ -162,9 +194,12 @@ impl TorchEngine {
             };
             match self.run(&plan, placement, progress) {
                 // The estimate was too low, or somebody else uses the device.
-                Err(SegmentError::Network(Error::OutOfMemory(_))) if !rest.as_slice().is_empty() => {
-                    self.steps_down += 1;
+                Err(SegmentError::Network(source @ Error::OutOfMemory(_))) => {
                     empty_cuda_cache().map_err(SegmentError::from)?;
+                    if rest.as_slice().is_empty() {
+                        return Err(self.exhausted(placement, &plan.grids, source).into());
+                    }
+                    self.steps_down += 1;
                 }
                 done => break done?,
             }
@@ -190,23 +225,30 @@ impl TorchEngine {
             regions: !inference.regions.is_empty(),
             mirror_axes: plan.mirror_axes.clone(),
             batch: placement.batch,
-            sums_on: if placement.sums_on_host { Device::Cpu } else { device },
+            accumulation: placement.accumulation,
+        };
+        let image = match &plan.image {
+            Image::Held(image) => image.shallow_clone(),
+            Image::Numbers { data, channels } => {
+                padded(data, *channels, plan.grids.network, &plan.part, &plan.tiling, placement.accumulation.sums_on(device))?
+            }
         };
         let (low, high, decision) = (plan.grids.network, plan.grids.cropped, plan.decision.clone());
         let outputs = self.manifest.architecture.num_classes;
         let wide = self.manifest.labels.max_value() > 255;
         let mut timings = Timings { exact: self.exact, ..Timings::default() };
         let mut run = |sink: &mut dyn SlabSink, timings: &mut Timings| {
-            let image = plan.image.shallow_clone();
+            let image = image.shallow_clone();
             if plan.tiling.shape == low {
                 return aggregate(&self.network, image, &plan.tiling, &blending, sink, timings, progress);
             }
             let mut sink = Framed::new(sink, &plan.part, low, &plan.decision, outputs);
             aggregate(&self.network, image, &plan.tiling, &blending, &mut sink, timings, progress)
         };
-        let labels = match device {
+        let labels = match placement.accumulation.sums_on(device) {
             Device::Cuda(_) => {
-                let mut sink = DeviceLabels::new(low, high, plan.separate_axis, outputs, decision, wide, device)?;
+                let thin = placement.accumulation != Accumulation::Device;
+                let mut sink = DeviceLabels::new(low, high, plan.separate_axis, outputs, decision, wide, device)?.thin(thin);
                 run(&mut sink, &mut timings)?;
                 let watch = Stopwatch::start();
                 let labels = sink.finish()?;
@@ -243,7 +285,8 @@ impl Engine for TorchEngine {
         let Device::Cuda(index) = self.network.device() else { return None };
         // A device that is lost is told of by the next study.
         let memory = cuda_memory(index).ok()?;
-        Some(DeviceMemory { used: memory.allocated, reserved: memory.reserved, total: memory.total })
+        let limit = self.limits.device.unwrap_or(memory.total).min(memory.total);
+        Some(DeviceMemory { used: memory.allocated, reserved: memory.reserved, limit })
     }
 
     fn steps_down(&self) -> usize {
@@ -272,17 +315,9 @@ fn check(data: &[f32], channels: usize, grids: &Grids, manifest: &Manifest) -> R
 }
 
 /// A part of the image `[channel, z, y, x]` on a device, with zeros around it where it is smaller than the patch.
-fn padded(
-    data: Vec<f32>,
-    channels: usize,
-    shape: [usize; 3],
-    part: &Part,
-    tiling: &Tiling,
-    device: Device,
-) -> Result<Tensor, SegmentError> {
+fn padded(data: &[f32], channels: usize, shape: [usize; 3], part: &Part, tiling: &Tiling, device: Device) -> Result<Tensor, SegmentError> {
     let [z, y, x] = shape.map(|n| n as i64);
-    let mut image = upload(&data, &[channels as i64, z, y, x], device)?;
-    drop(data);
+    let mut image = upload(data, &[channels as i64, z, y, x], device)?;
     for (axis, range) in (1..).zip(part) {
         image = image.f_narrow(axis, range.start as i64, range.len() as i64)?;
     }

@@ -28,7 +28,7 @@ pub use forward_file::forward_file;
 pub use layers::Observer;
 pub use network::Network;
 pub use precision::{Precision, cpu_has_bf16};
-pub use shim::{CudaMemory, allow_tf32, cuda_memory, empty_cuda_cache, reset_cuda_peak};
+pub use shim::{CudaMemory, Shortage, allow_tf32, cuda_memory, empty_cuda_cache, reset_cuda_peak};
 pub use transfer::{download, upload};
 
 /// Where a network runs; other rooms name it without knowing tch.

@@ -8,6 +8,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <cstdint>
 #include <cstdlib>
@@ -34,6 +35,29 @@ at::IntArrayRef three(const int64_t* values) { return {values, 3}; }
 std::optional<at::Tensor> optional(const at::Tensor* tensor) { return tensor ? std::make_optional(*tensor) : std::nullopt; }
 
 using Scalars = c10::List<std::optional<at::Scalar>>;
+
+// Of this thread: which allocations fail. What is seen and not counted by `least` is left alone.
+struct Shortage {
+  bool armed = false;
+  int64_t least = 0, spared = 0, failures = 0, seen = 0;
+};
+thread_local Shortage shortage;
+
+// libtorch's own allocator of host memory, but for threads that are short of it.
+struct ShortAllocator final : c10::Allocator {
+  explicit ShortAllocator(c10::Allocator* real) : real(real) {}
+  c10::DataPtr allocate(size_t n) override {
+    if (shortage.armed && static_cast<int64_t>(n) >= shortage.least) {
+      const bool fails = shortage.seen >= shortage.spared && shortage.seen - shortage.spared < shortage.failures;
+      shortage.seen += 1;
+      TORCH_CHECK(!fails, "DefaultCPUAllocator: can't allocate memory: you tried to allocate ", n, " bytes.");
+    }
+    return real->allocate(n);
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return real->raw_deleter(); }
+  void copy_data(void* to, const void* from, size_t n) const override { real->copy_data(to, from, n); }
+  c10::Allocator* real;
+};
 
 }  // namespace
 
@@ -131,6 +155,22 @@ char* stunetd_cuda_memory(int device, int64_t* out) {
 // Counts the most bytes in tensors from now on.
 char* stunetd_reset_cuda_peak(int device) {
   return guarded([&] { c10::getDeviceAllocator(c10::DeviceType::CUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(device)); });
+}
+
+// On this thread, of the allocations of at least `least` bytes of host memory, the first `spared` succeed and the next `failures` fail.
+// With `least` below zero all succeed again. Answers how many there were since the last call.
+char* stunetd_run_short(int64_t least, int64_t spared, int64_t failures, int64_t* seen) {
+  return guarded([&] {
+    // Put in place by the first call, so that a process that never asks has libtorch's own.
+    static ShortAllocator* allocator = [] {
+      auto* made = new ShortAllocator(c10::GetCPUAllocator());
+      c10::SetCPUAllocator(made, 1);
+      return made;
+    }();
+    (void)allocator;
+    *seen = shortage.seen;
+    shortage = Shortage{least >= 0, least, spared, failures, 0};
+  });
 }
 
 }  // extern "C"

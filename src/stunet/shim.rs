@@ -20,6 +20,7 @@ unsafe extern "C" {
     fn stunetd_empty_cuda_cache() -> *mut c_char;
     fn stunetd_cuda_memory(device: c_int, out: *mut i64) -> *mut c_char;
     fn stunetd_reset_cuda_peak(device: c_int) -> *mut c_char;
+    fn stunetd_run_short(least: i64, spared: i64, failures: i64, seen: *mut i64) -> *mut c_char;
 }
 
 /// Takes over and frees a message of the shim; null is success.
@@ -131,6 +132,38 @@ pub fn cuda_memory(index: usize) -> Result<CudaMemory, Error> {
 pub fn reset_cuda_peak(index: usize) -> Result<(), Error> {
     // SAFETY: the caching allocator takes its own lock.
     check(unsafe { stunetd_reset_cuda_peak(index as c_int) })
+}
+
+/// A shortage of host memory on this thread, for tests of what happens then; it ends when dropped. Not `Send`: it is the thread's.
+pub struct Shortage(std::marker::PhantomData<*const ()>);
+
+impl Shortage {
+    /// Of libtorch's allocations of at least `least` bytes on this thread, the first `spared` succeed, the next `failures` fail, and all
+    /// others succeed. A shortage that exists already is replaced.
+    pub fn begin(least: u64, spared: u64, failures: u64) -> Result<Shortage, Error> {
+        Shortage::set(least.try_into().unwrap_or(i64::MAX), spared, failures)?;
+        Ok(Shortage(std::marker::PhantomData))
+    }
+
+    /// Ends it. How many allocations there were that it counted.
+    pub fn end(self) -> Result<u64, Error> {
+        Shortage::set(-1, 0, 0)
+    }
+
+    fn set(least: i64, spared: u64, failures: u64) -> Result<u64, Error> {
+        let (spared, failures) = (spared.try_into().unwrap_or(i64::MAX), failures.try_into().unwrap_or(i64::MAX));
+        let mut seen = 0;
+        // SAFETY: the shim writes one number.
+        check(unsafe { stunetd_run_short(least, spared, failures, &raw mut seen) })?;
+        Ok(seen.max(0) as u64)
+    }
+}
+
+impl Drop for Shortage {
+    fn drop(&mut self) {
+        // Only a first call can fail, and there was one.
+        let _ = Shortage::set(-1, 0, 0);
+    }
 }
 
 /// Keeps libtorch's waiting threads from burning cores that other work could use. Call before the first network runs;

@@ -106,7 +106,7 @@ names! {
     DESTINATION_UP: Kind::Gauge, "stunetd_destination_up", ["destination"], "0 while a destination fails again and again, else 1.";
     GPU_MEMORY_USED_BYTES: Kind::Gauge, "stunetd_gpu_memory_used_bytes", ["device"], "Bytes in tensors on the device after the last study.";
     GPU_MEMORY_RESERVED_BYTES: Kind::Gauge, "stunetd_gpu_memory_reserved_bytes", ["device"], "Bytes that the process holds for tensors on the device.";
-    GPU_MEMORY_LIMIT_BYTES: Kind::Gauge, "stunetd_gpu_memory_limit_bytes", ["device"], "Bytes that the device has.";
+    GPU_MEMORY_LIMIT_BYTES: Kind::Gauge, "stunetd_gpu_memory_limit_bytes", ["device"], "Bytes that may be used: all that the device has, or `device_memory`.";
     GPU_OOM_TOTAL: Kind::Counter, "stunetd_gpu_oom_total", ["device", "outcome"], "Times that the device ran out of memory: the study was begun anew in a way that needs less, or failed.";
     AUDIT_EVENTS_TOTAL: Kind::Counter, "stunetd_audit_events_total", ["kind", "result"], "Events that are to be audited, by what became of their message.";
     AUDIT_MESSAGES_SENT_TOTAL: Kind::Counter, "stunetd_audit_messages_sent_total", [], "Audit messages that the repository has read.";

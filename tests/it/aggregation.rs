@@ -10,7 +10,7 @@ use stunetd::segment::export::{Exporter, labels_plain};
 use stunetd::segment::gaussian::gaussian;
 use stunetd::segment::label_sinks::{DeviceLabels, HostLabels};
 use stunetd::segment::tiles::Tiling;
-use stunetd::segment::{Decision, Progress, SegmentError, Timings};
+use stunetd::segment::{Accumulation, Decision, Progress, SegmentError, Timings};
 use stunetd::stunet::checkpoint::Checkpoint;
 use stunetd::stunet::{Architecture, Network, Precision};
 use stunetd::volume::Labels;
@@ -63,7 +63,7 @@ impl Study<'_> {
             regions: self.regions,
             mirror_axes: self.mirror_axes.to_vec(),
             batch: self.batch,
-            sums_on: Device::Cpu,
+            accumulation: Accumulation::Device,
         };
         let (mut timings, mut seen) = (Timings::default(), Vec::new());
         let mut progress = |p: Progress| {
@@ -256,7 +256,8 @@ fn progress_can_stop_a_study() {
     let network = small_network(1, 3, 4);
     let image = vec![0.5f32; 8 * 40 * 16];
     let tiling = Tiling::new([8, 40, 16], [8, 16, 16], 0.5).expect("tiling");
-    let blending = Blending { aggregation: Aggregation::Logits, regions: false, mirror_axes: vec![1], batch: 4, sums_on: Device::Cpu };
+    let blending =
+        Blending { aggregation: Aggregation::Logits, regions: false, mirror_axes: vec![1], batch: 4, accumulation: Accumulation::Device };
     let input = Tensor::from_slice(&image).view([1, 8, 40, 16]);
     let mut keep = Keep::default();
     let mut timings = Timings::default();

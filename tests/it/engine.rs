@@ -8,7 +8,8 @@ use stunetd::segment::aggregate::{Blending, SlabSink, aggregate};
 use stunetd::segment::export::labels_plain;
 use stunetd::segment::tiles::Tiling;
 use stunetd::segment::{
-    Decision, DeviceChoice, Engine, Grids, MemoryLimits, Placement, SegmentError, SegmentOptions, Timings, TorchEngine, bytes_needed,
+    Accumulation, Decision, DeviceChoice, Engine, Grids, MemoryLimits, Placement, SegmentError, SegmentOptions, Timings, TorchEngine,
+    bytes_needed,
 };
 use stunetd::stunet::{Architecture, Network, Precision};
 use stunetd::volume::{LabelMap, Labels, Prepared};
@@ -78,7 +79,7 @@ fn plain(manifest: &Manifest, mirror: bool) -> Vec<u16> {
         regions: !inference.regions.is_empty(),
         mirror_axes: if mirror { inference.mirror_axes.clone() } else { vec![] },
         batch: 1,
-        sums_on: Device::Cpu,
+        accumulation: Accumulation::Device,
     };
     let tiling = Tiling::new(SHAPE, inference.patch, 0.5).expect("tiling");
     let image = Tensor::from_slice(&image()).view(SHAPE.map(|n| n as i64)).unsqueeze(0);
@@ -266,7 +267,7 @@ fn memory_grows_with_what_is_held() {
         made::manifest(&Architecture::named(size, 1, classes, Architecture::OFFICIAL_STRIDES), patch, aggregation)
     };
     use stunetd::stunet::Size::{B, S};
-    let cpu = Placement { cuda: false, number: 4, batch: 1, sums_on_host: true };
+    let cpu = Placement { cuda: false, number: 4, batch: 1, accumulation: Accumulation::Device };
     let host = |m: &Manifest, g: &Grids| bytes_needed(m, g, &cpu).host;
     let v2 = host(&model(S, 105, Aggregation::Logits), &shapes);
     let v1 = host(&model(S, 105, Aggregation::Softmax), &shapes);
@@ -279,9 +280,9 @@ fn memory_grows_with_what_is_held() {
     let absurd = Grids { network: [usize::MAX; 3], cropped: [usize::MAX; 3], source: [usize::MAX; 3] };
     assert_eq!(host(&model(S, 105, Aggregation::Logits), &absurd), u64::MAX);
 
-    let cuda = Placement { cuda: true, batch: 1, number: 2, sums_on_host: false };
+    let cuda = Placement { cuda: true, batch: 1, number: 2, accumulation: Accumulation::Device };
     let need = |p: Placement| bytes_needed(&model(S, 105, Aggregation::Softmax), &shapes, &p);
     assert!(need(Placement { batch: 4, ..cuda }).device > need(cuda).device);
-    assert!(need(Placement { sums_on_host: true, ..cuda }).device + (4 << 30) < need(cuda).device + (1 << 30));
-    assert!(need(Placement { sums_on_host: true, ..cuda }).host > need(cuda).host);
+    assert!(need(Placement { accumulation: Accumulation::Host, ..cuda }).device + (4 << 30) < need(cuda).device + (1 << 30));
+    assert!(need(Placement { accumulation: Accumulation::Host, ..cuda }).host > need(cuda).host);
 }

@@ -13,7 +13,7 @@ use stunetd::models::{Aggregation, Generation, Manifest};
 use stunetd::segment::aggregate::{Blending, SlabSink, aggregate};
 use stunetd::segment::tiles::Tiling;
 use stunetd::segment::{
-    DeviceChoice, Engine, Grids, MemoryLimits, Placement, SegmentError, SegmentOptions, Timings, TorchEngine, bytes_needed,
+    Accumulation, DeviceChoice, Engine, Grids, MemoryLimits, Placement, SegmentError, SegmentOptions, Timings, TorchEngine, bytes_needed,
 };
 use stunetd::stunet::{Architecture, Network, Precision, cuda_memory, empty_cuda_cache, reset_cuda_peak};
 use stunetd::sys::libtorch;
@@ -105,8 +105,8 @@ impl Made {
         made::prepared(&self.manifest, self.grids.network, self.grids.source, self.image.clone())
     }
 
-    fn need(&self, batch: usize, sums_on_host: bool) -> u64 {
-        bytes_needed(&self.manifest, &self.grids, &Placement { cuda: true, number: 4, batch, sums_on_host }).device
+    fn need(&self, batch: usize, accumulation: Accumulation) -> u64 {
+        bytes_needed(&self.manifest, &self.grids, &Placement { cuda: true, number: 4, batch, accumulation }).device
     }
 
     fn labels(&self, engine: &mut TorchEngine, mirror: bool) -> LabelMap {
@@ -192,12 +192,13 @@ fn every_placement_gives_the_same_labels() {
     for aggregation in [Aggregation::Logits, Aggregation::Softmax] {
         let made = Made::new(aggregation);
         let cpu = made.labels(&mut made.engine(Device::Cpu, Precision::F32), false);
-        for (batch, sums_on_host) in [(8, false), (4, false), (2, false), (1, false), (1, true)] {
-            let limits = MemoryLimits { host: None, device: Some(made.need(batch, sums_on_host)) };
+        use Accumulation::{Device as OnDevice, Host, Slabs};
+        for (batch, accumulation) in [(8, OnDevice), (4, OnDevice), (2, OnDevice), (1, OnDevice), (1, Slabs), (1, Host)] {
+            let limits = MemoryLimits { host: None, device: Some(made.need(batch, accumulation)) };
             let mut engine = made.engine(CUDA, Precision::F32).with_limits(limits);
             let placement = engine.placements(&made.grids, 100).expect("placements")[0];
-            assert_eq!((placement.batch, placement.sums_on_host), (batch, sums_on_host));
-            same(&made.labels(&mut engine, false), &cpu, &format!("{aggregation:?}, batch {batch}, sums on host {sums_on_host}"));
+            assert_eq!((placement.batch, placement.accumulation), (batch, accumulation));
+            same(&made.labels(&mut engine, false), &cpu, &format!("{aggregation:?}, batch {batch}, {accumulation:?}"));
             let exact = made.labels(&mut engine.timed_exactly(), false);
             same(&exact, &cpu, "timed exactly");
         }
@@ -224,7 +225,8 @@ fn mirrored_copies_run_as_one_batch() {
     let tiling = Tiling::new(made.grids.network, made.manifest.inference.patch, 0.5).expect("tiling");
     let outputs = |device: Device, batch: usize| {
         let network = made.network(device, Precision::F32);
-        let blending = Blending { aggregation: Aggregation::Softmax, regions: false, mirror_axes: vec![0, 1, 2], batch, sums_on: device };
+        let accumulation = Accumulation::Device;
+        let blending = Blending { aggregation: Aggregation::Softmax, regions: false, mirror_axes: vec![0, 1, 2], batch, accumulation };
         let image = Tensor::from_slice(&made.image).view(made.grids.network.map(|n| n as i64)).unsqueeze(0);
         let (mut keep, mut timings) = (Keep(Vec::new()), Timings::default());
         aggregate(&network, image, &tiling, &blending, &mut keep, &mut timings, &mut |_| true).expect("outputs");
@@ -246,8 +248,10 @@ fn memory_stays_within_the_budget() {
     let _gpu = need!(gpu(), NO_GPU);
     for aggregation in [Aggregation::Logits, Aggregation::Softmax] {
         let made = Made::new(aggregation);
-        for (batch, sums_on_host) in [(8, false), (2, false), (1, true)] {
-            let limit = made.need(batch, sums_on_host);
+        for (batch, accumulation) in
+            [(8, Accumulation::Device), (2, Accumulation::Device), (1, Accumulation::Slabs), (1, Accumulation::Host)]
+        {
+            let limit = made.need(batch, accumulation);
             let mut engine = made.engine(CUDA, Precision::F32).with_limits(MemoryLimits { host: None, device: Some(limit) });
             reset_cuda_peak(0).expect("peak");
             made.labels(&mut engine, false);
@@ -276,12 +280,13 @@ fn a_full_device_gets_smaller_batches() {
     let _gpu = need!(gpu(), NO_GPU);
     let made = Made::new(Aggregation::Logits);
     // Warm: cuDNN has chosen, and its own memory is taken.
-    let mut engine = made.engine(CUDA, Precision::F32).with_limits(MemoryLimits { host: None, device: Some(made.need(8, false)) });
+    let mut engine =
+        made.engine(CUDA, Precision::F32).with_limits(MemoryLimits { host: None, device: Some(made.need(8, Accumulation::Device)) });
     let whole = made.labels(&mut engine, false);
     empty_cuda_cache().expect("cache");
     let free = cuda_memory(0).expect("memory").free;
     // Somebody else takes the device but for a part of what the batch of eight needs.
-    let left = made.need(8, false) / 3;
+    let left = made.need(8, Accumulation::Device) / 3;
     let other = (free > left).then(|| Tensor::empty([(free - left) as i64], (Kind::Uint8, CUDA)));
     assert_eq!(engine.placements(&made.grids, 100).expect("placements")[0].batch, 8);
     match engine.segment(made.study(), SegmentOptions::default(), &mut |_| true) {
