@@ -26,6 +26,7 @@ use crate::sys::clock::{Clock, SystemClock};
 use crate::sys::cores::Cores;
 use crate::sys::crash;
 use crate::sys::durable::{self, StagingDir};
+use crate::sys::hang;
 use crate::sys::libtorch;
 use crate::sys::machine;
 use crate::sys::notify::Notifier;
@@ -33,7 +34,7 @@ use crate::sys::shutdown::Shutdown;
 use crate::sys::signals::{self, FirstSignal};
 use crate::sys::tls;
 use crate::telemetry::metrics::Facts;
-use crate::telemetry::{Metrics, log};
+use crate::telemetry::{Metrics, Post, log};
 use crate::volume::decode::{Decoder, DecoderConfig};
 use crate::web;
 use std::path::PathBuf;
@@ -109,6 +110,7 @@ pub fn machine_space() -> SpaceOf {
 /// Runs the daemon until the shutdown signal: `stunetd::run`.
 pub fn serve(config: Config, seams: Seams) -> Result<(), Fault> {
     crash::arm()?;
+    hang::arm(Post::all().map(Post::name))?;
     let limits = Limits { suspect_after: config.jobs.suspect_after, park_after: config.jobs.park_after };
     // Another name for every start.
     let owner = format!("stunetd-{}-{}", std::process::id(), Moment::from(seams.clock.wall()).0);

@@ -3,6 +3,7 @@
 use super::work::JobId;
 use crate::segment::Progress;
 use crate::sys::clock::Clock;
+use crate::sys::hang;
 use crate::telemetry::Post;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -77,6 +78,7 @@ impl Seat {
     pub fn begin(&self, post: Post, job: Option<JobId>, bytes: u64) {
         let now = self.clock.monotonic();
         *lock(&self.place) = Some(Beat { post, job, bytes, since: now, moved: now, progress: None });
+        hang::at(post.name());
     }
 
     /// It got ahead.

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod cores;
 pub mod crash;
 pub mod durable;
+pub mod hang;
 pub mod libtorch;
 pub mod lock;
 pub mod machine;

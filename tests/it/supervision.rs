@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use stunetd::config::HumanDuration;
 use stunetd::sys::notify::Notifier;
+use stunetd::telemetry::Post;
 
 /// The socket of a service manager.
 struct Manager {
@@ -39,6 +40,14 @@ impl Manager {
         let mut buffer = [0; 4096];
         let length = self.socket.recv(&mut buffer).expect("a message");
         String::from_utf8(buffer[..length].to_vec()).expect("UTF-8").trim_end().to_owned()
+    }
+
+    /// Whether nothing comes for some time.
+    fn is_silent(&self) -> bool {
+        self.socket.set_read_timeout(Some(Duration::from_secs(1))).expect("timeout");
+        let error = self.socket.recv(&mut [0; 4096]).err();
+        self.socket.set_read_timeout(Some(Duration::from_secs(120))).expect("timeout");
+        error.is_some_and(|e| matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut))
     }
 
     /// Reads until such a message.
@@ -171,4 +180,96 @@ fn a_hang_gives_no_more_signs_of_life_until_it_goes_on() {
     assert_eq!(daemon.metric(stalls), 1.0);
     daemon.end().expect("a clean end");
     assert!(told.lock().expect("list").iter().any(|text| text.starts_with("STOPPING=1")));
+}
+
+/// Whoever stands still, wherever: it is told of, the service manager hears nothing more and ends the process, and the next one does the work
+/// once. A destination that hangs holds up nobody else.
+#[test]
+fn a_hang_at_any_post_ends_with_a_new_process_that_does_the_work() {
+    for post in Post::all().map(Post::name) {
+        let site = Site::with_rules("[[destination]]\nname = \"archive\"\nkind = \"folder\"\naccepts = \"research\"\npath = \"delivered\"");
+        let (file, delivered) = (site.dir.path().join("stunetd.toml"), site.dir.path().join("delivered"));
+        std::fs::create_dir(&delivered).expect("folder");
+        let text = std::fs::read_to_string(&file).expect("configuration");
+        std::fs::write(&file, format!("stage_deadline = \"3 s\"\n{text}")).expect("written");
+        let manager = Manager::new(site.dir.path());
+        // The intake thread begins again and again; anybody else has one study.
+        let visit = if post == "intake" { format!("{post}:3") } else { post.to_owned() };
+        let environment = [
+            ("NOTIFY_SOCKET", manager.path.as_os_str()),
+            ("WATCHDOG_USEC", "300000".as_ref()),
+            (stunetd::sys::hang::VARIABLE, visit.as_ref()),
+        ];
+        let program = Program::start_with(&site, &environment);
+        Ct::new(1, 8).write(&site.incoming());
+        program.shows(&format!("stunetd_watchdog_stage_stalls_total{{stage=\"{post}\"}}"), 1.0);
+        let status = loop {
+            let status = manager.awaits("STATUS=");
+            if status.contains("gets no further") {
+                break status;
+            }
+        };
+        assert!(status.contains(&format!("{post} gets no further")), "{status}");
+        if post == "outbox" {
+            manager.awaits("WATCHDOG=1");
+            Ct::new(2, 8).write(&site.incoming());
+            eventually("another result", || site.results().len() == 2);
+        } else {
+            assert!(manager.is_silent(), "signs of life while `{post}` hangs");
+        }
+        // As systemd does when it hears nothing.
+        program.signal("ABRT");
+        assert_eq!(program.ended(), None, "it was ended by a signal");
+        let studies = if post == "outbox" { 2 } else { 1 };
+        let program = Program::start(&site);
+        let count = || {
+            std::fs::read_dir(&delivered)
+                .expect("folder")
+                .filter(|e| !e.as_ref().expect("entry").file_name().as_encoded_bytes().starts_with(b"."))
+                .count()
+        };
+        eventually("all is delivered", || (site.results().len(), count()) == (studies, studies));
+        assert_eq!(program.metric("stunetd_jobs{state=\"parked\"}"), Some(0.0));
+        assert_eq!(program.terminate(), Some(0));
+    }
+}
+
+/// The configuration is read again and again while studies come in, every third time with a mistake in it: no study is lost, and no mistake is
+/// ever taken. `STUNETD_RELOADS` sets how often.
+#[test]
+fn reloads_under_load_lose_nothing() {
+    let reloads = std::env::var("STUNETD_RELOADS").map_or(20, |n| n.parse::<u32>().expect("a number"));
+    let site = Site::new("");
+    let file = site.dir.path().join("stunetd.toml");
+    let good = std::fs::read_to_string(&file).expect("configuration");
+    let manager = Manager::new(site.dir.path());
+    let program = Program::start_with(&site, &[("NOTIFY_SOCKET", manager.path.as_os_str())]);
+    assert_eq!(manager.hears(), "READY=1");
+    let (mut studies, mut invalid) = (0, 0);
+    for reload in 0..reloads {
+        if reload % 4 == 0 {
+            studies += 1;
+            Ct::new(studies, 6).write(&site.incoming());
+        }
+        let text = match reload % 3 {
+            0 => good.replace("drain = \"5 min\"", &format!("drain = \"{} min\"", 5 + reload % 7)),
+            1 => good.clone(),
+            // It would refuse every study, if it were taken.
+            _ => good.replace("quiet = \"1 s\"", "quiet = \"1 s\"\nmin_slices = 1000\nquite = \"1 s\""),
+        };
+        let is_valid = reload % 3 != 2;
+        invalid += u32::from(!is_valid);
+        std::fs::write(&file, text).expect("written");
+        program.signal("HUP");
+        let reloading = manager.hears();
+        assert!(reloading.starts_with("RELOADING=1"), "{reloading}");
+        assert_eq!(manager.hears(), "READY=1");
+        program.shows(RELOADED, f64::from(u8::from(is_valid)));
+    }
+    eventually("every study has its result", || site.results().len() == studies as usize);
+    let refused = program.get("/metrics");
+    let refused = refused.lines().filter(|line| line.starts_with("stunetd_series_refused_total") && !line.ends_with(" 0"));
+    assert_eq!(refused.collect::<Vec<_>>(), Vec::<&str>::new());
+    assert_eq!(program.terminate(), Some(0));
+    println!("tally R12 reloads under load: {reloads}, {invalid} of them invalid, {studies} studies each with its result");
 }
