@@ -476,7 +476,8 @@ fn mutated_streams_end_in_pixels_or_a_code() {
     .into();
     let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12);
     let strategy = (0..streams.len(), changes, any::<Option<prop::sample::Index>>());
-    let mut runner = TestRunner::new(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: crate::support::cases_of(60), failure_persistence: None, ..ProptestConfig::default() });
     let mut outcomes = BTreeMap::<&str, usize>::new();
     let outcome = std::cell::RefCell::new(&mut outcomes);
     runner

@@ -56,7 +56,7 @@ fn raw(big_endian: bool, dim: [i16; 8], (code, bits): (i16, i16), scale: [f32; 2
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(crate::support::cases_of(64)))]
 
     #[test]
     fn labels_come_back(shape in proptest::array::uniform3(1usize..9), wide: bool, seed: u64) {

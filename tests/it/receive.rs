@@ -3,6 +3,7 @@
 //! The daemon runs in this process with a scripted engine and a clock that is moved by hand; sockets, disk and codecs are real.
 
 pub mod dimse;
+mod many;
 pub mod peers;
 mod program;
 mod retention;

@@ -393,7 +393,7 @@ fn pet_needs_attenuation_correction() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::support::cases_of(128), ..ProptestConfig::default() })]
 
     /// Wherever a stack lies and in whatever order its files come, it is the same stack.
     #[test]

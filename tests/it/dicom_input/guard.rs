@@ -262,7 +262,7 @@ fn harmless(bytes: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::support::cases_of(512), ..ProptestConfig::default() })]
 
     #[test]
     fn random_bytes_are_harmless(bytes in proptest::collection::vec(any::<u8>(), 0..2000), prefix in 0usize..4) {

@@ -362,7 +362,7 @@ fn history(steps: Vec<Step>) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::support::cases_of(60), max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn a_file_does_what_the_reference_does_and_nothing_is_lost_or_doubled(steps in prop::collection::vec(step(), 1..50)) {

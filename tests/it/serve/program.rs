@@ -122,6 +122,11 @@ impl<'s> Program<'s> {
         eventually(&format!("{name} {value}"), || self.metric(name) == Some(value));
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().expect("kill");

@@ -28,6 +28,11 @@ pub fn data(name: &str) -> Option<PathBuf> {
     Some(shared()?.join("data").join(name)).filter(|p| p.exists())
 }
 
+/// How many cases a property is tried with: as many as `PROPTEST_CASES` says, or these.
+pub fn cases_of(default: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default)
+}
+
 /// Notes a skipped check: printed, and counted by `make test` from `$STUNETD_SKIPPED`.
 pub fn note_skipped(test: &str, why: &str) {
     use std::io::Write;
