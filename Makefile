@@ -24,12 +24,20 @@ test: libtorch ## every test, the lints and the format check
 	@tools/test.sh
 
 .PHONY: crash-test
-crash-test: libtorch ## kill the daemon N times, at random and at every named point, cut its power, break its disk, and count (N=1000)
+crash-test: libtorch ## kill the daemon N times, at random and at every named point, cut its power, break its disk, clock, ledger and PACS, and count (N=1000)
 	@STUNETD_KILLS=$(or $(N),1000) $(CARGO) test --quiet --release --test oracle
 
 .PHONY: soak
-soak: libtorch ## feed a daemon for MINUTES=30 after a warm-up of 5, and print how its memory grows
+soak: libtorch ## feed a daemon for MINUTES=30 after a warm-up of 5, and fail where memory, descriptors or the ledger grow
 	@STUNETD_SOAK=$(or $(MINUTES),30) $(CARGO) test --quiet --release --test oracle
+
+.PHONY: nightly
+nightly: libtorch ## the reliability goals as often as every night asks for, in one table (SOAK=480 minutes, WITHOUT="soak")
+	@SOAK=$(SOAK) WITHOUT="$(WITHOUT)" N=$(N) tools/goals.sh nightly
+
+.PHONY: release-goals
+release-goals: libtorch ## the same as often as a release asks for: days (SOAK=4320 minutes, WITHOUT="soak fuzz")
+	@SOAK=$(SOAK) WITHOUT="$(WITHOUT)" N=$(N) tools/goals.sh release
 
 .PHONY: lint
 lint: libtorch ## cargo fmt --check and clippy

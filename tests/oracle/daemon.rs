@@ -147,6 +147,12 @@ impl Running {
         self.dies_or(Duration::from_secs(60), || is_ready(http))
     }
 
+    /// A metric, once it answers.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = get(self.http, "/metrics")?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
     pub fn is_ready(&self) -> bool {
         is_ready(self.http)
     }
@@ -175,13 +181,18 @@ impl Running {
 }
 
 fn is_ready(http: SocketAddr) -> bool {
+    get(http, "/readyz").is_some_and(|answer| answer.contains(" 200 "))
+}
+
+/// The whole answer to a GET.
+fn get(http: SocketAddr, path: &str) -> Option<String> {
     use std::io::{Read, Write};
     let mut answer = String::new();
-    let asked = TcpStream::connect_timeout(&http, Duration::from_secs(1)).and_then(|mut stream| {
-        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
-        stream.read_to_string(&mut answer)
-    });
-    asked.is_ok() && answer.contains(" 200 ")
+    let mut stream = TcpStream::connect_timeout(&http, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 impl Drop for Running {

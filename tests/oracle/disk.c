@@ -1,7 +1,8 @@
 /* Preloaded into a daemon by the oracle. Files below ORACLE_DISK are on a disk that keeps only what was synced: each sync of a file or
  * folder copies what it holds to ORACLE_IMAGE, from which the oracle makes what a power loss would leave. The calls that change something
- * there can fail (ORACLE_FAIL=FIRST:ERRNO, until there is a file `healed` in the image), syncs can be forgotten (ORACLE_FORGET: where, and whether of files or folders), and the
- * wall clock can be wrong (ORACLE_CLOCK: seconds). */
+ * there, or those that read, can fail (ORACLE_FAIL=FIRST:ERRNO, ORACLE_FAIL_READS alike, until there is a file `healed` in the image), and syncs
+ * can be forgotten (ORACLE_FORGET: where, and whether of files or folders). The file `shared` in the image is mapped: three numbers, the changes and
+ * reads of this run so far, and the seconds that the wall clock is wrong by, which the oracle may change at any time. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -20,9 +22,9 @@
 #include <unistd.h>
 
 static char disk[512], image[512], forget[256];
-static long fail_first, fail_errno, clock_offset;
+static long fail_first, fail_errno, fail_read_first, fail_read_errno;
 static char forgotten_kind;
-static atomic_long changes;
+static struct { atomic_long changes, reads, clock; } alone, *shared = &alone;
 static pthread_mutex_t copying = PTHREAD_MUTEX_INITIALIZER;
 
 __attribute__((constructor)) static void start(void) {
@@ -35,7 +37,16 @@ __attribute__((constructor)) static void start(void) {
     snprintf(forget, sizeof forget, "%s", strchr(text, ':') + 1);
   }
   if ((text = getenv("ORACLE_FAIL"))) sscanf(text, "%ld:%ld", &fail_first, &fail_errno);
-  if ((text = getenv("ORACLE_CLOCK"))) clock_offset = atol(text);
+  if ((text = getenv("ORACLE_FAIL_READS"))) sscanf(text, "%ld:%ld", &fail_read_first, &fail_read_errno);
+  char path[600];
+  snprintf(path, sizeof path, "%s/shared", image);
+  int fd = image[0] ? (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0) : -1;
+  if (fd >= 0) {
+    void *map = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) abort();
+    shared = map;
+    close(fd);
+  }
 }
 
 /* The path of an open file, when it is on the disk. */
@@ -49,28 +60,33 @@ static int on_disk(int fd, char *path, size_t size) {
   return strncmp(path, disk, strlen(disk)) == 0;
 }
 
-/* Whether this change fails. */
-static int fails(void) {
-  if (!fail_first) return 0;
-  long n = atomic_fetch_add(&changes, 1) + 1;
+/* Whether number n fails, of a kind of which all from `first` on do. */
+static int fails_at(long n, long first, long error) {
   char mark[600];
-  if (n < fail_first) return 0;
-  if (n == fail_first) {
+  if (!first || n < first) return 0;
+  if (n == first) {
     snprintf(mark, sizeof mark, "%s/failing", image);
     close((int)syscall(SYS_openat, AT_FDCWD, mark, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
   }
   snprintf(mark, sizeof mark, "%s/healed", image);
   if (!access(mark, F_OK)) return 0;
-  errno = (int)fail_errno;
+  errno = (int)error;
   return 1;
+}
+
+static int fails(void) { return fails_at(atomic_fetch_add(&shared->changes, 1) + 1, fail_first, fail_errno); }
+
+static int read_fails(int fd) {
+  char path[1024];
+  return on_disk(fd, path, sizeof path) && fails_at(atomic_fetch_add(&shared->reads, 1) + 1, fail_read_first, fail_read_errno);
 }
 
 static int fd_fails(int fd) {
   char path[1024];
-  return fail_first && on_disk(fd, path, sizeof path) && fails();
+  return on_disk(fd, path, sizeof path) && fails();
 }
 
-static int path_fails(const char *path) { return fail_first && disk[0] && strncmp(path, disk, strlen(disk)) == 0 && fails(); }
+static int path_fails(const char *path) { return disk[0] && strncmp(path, disk, strlen(disk)) == 0 && fails(); }
 
 static void out(int to, const char *bytes, size_t n) {
   while (n > 0) {
@@ -109,14 +125,14 @@ static void copy_folder(int fd, int to) {
 static void copy_file(int fd, int to) {
   static char buffer[1 << 16];
   char link[64];
-  ssize_t n = pread(fd, buffer, 1, 0);
+  ssize_t n = syscall(SYS_pread64, fd, buffer, 1, (off_t)0);
   int from = fd;
   if (n < 0) {
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     from = (int)syscall(SYS_openat, AT_FDCWD, link, O_RDONLY | O_CLOEXEC, 0);
     if (from < 0) abort();
   }
-  for (off_t at = 0; (n = pread(from, buffer, sizeof buffer, at)) > 0; at += n) out(to, buffer, (size_t)n);
+  for (off_t at = 0; (n = syscall(SYS_pread64, from, buffer, sizeof buffer, at)) > 0; at += n) out(to, buffer, (size_t)n);
   if (from != fd) close(from);
 }
 
@@ -153,6 +169,10 @@ ssize_t write(int fd, const void *bytes, size_t n) { return fd_fails(fd) ? -1 : 
 ssize_t writev(int fd, const struct iovec *parts, int n) { return fd_fails(fd) ? -1 : NEXT(writev)(fd, parts, n); }
 ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at) { return fd_fails(fd) ? -1 : NEXT(pwrite)(fd, bytes, n, at); }
 ssize_t pwrite64(int fd, const void *bytes, size_t n, off64_t at) { return fd_fails(fd) ? -1 : NEXT(pwrite64)(fd, bytes, n, at); }
+ssize_t read(int fd, void *bytes, size_t n) { return read_fails(fd) ? -1 : NEXT(read)(fd, bytes, n); }
+ssize_t readv(int fd, const struct iovec *parts, int n) { return read_fails(fd) ? -1 : NEXT(readv)(fd, parts, n); }
+ssize_t pread(int fd, void *bytes, size_t n, off_t at) { return read_fails(fd) ? -1 : NEXT(pread)(fd, bytes, n, at); }
+ssize_t pread64(int fd, void *bytes, size_t n, off64_t at) { return read_fails(fd) ? -1 : NEXT(pread64)(fd, bytes, n, at); }
 int ftruncate(int fd, off_t size) { return fd_fails(fd) ? -1 : NEXT(ftruncate)(fd, size); }
 int ftruncate64(int fd, off64_t size) { return fd_fails(fd) ? -1 : NEXT(ftruncate64)(fd, size); }
 int rename(const char *from, const char *to) { return path_fails(to) ? -1 : NEXT(rename)(from, to); }
@@ -174,6 +194,6 @@ OPEN(open64)
 
 int clock_gettime(clockid_t which, struct timespec *now) {
   int result = (int)syscall(SYS_clock_gettime, which, now);
-  if (which == CLOCK_REALTIME) now->tv_sec += clock_offset;
+  if (which == CLOCK_REALTIME) now->tv_sec += atomic_load(&shared->clock);
   return result;
 }

@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::linux::fs::MetadataExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::UNIX_EPOCH;
 
 /// What a power loss does with names that were not synced.
@@ -25,7 +27,9 @@ pub enum Names {
 pub struct Faults {
     /// The changes from this one on fail with this error, until the disk is [healed](Disk::heal).
     pub fail: Option<(u64, i32)>,
-    /// Seconds that the wall clock is wrong by.
+    /// The same for reads.
+    pub fail_reads: Option<(u64, i32)>,
+    /// Seconds that the wall clock is wrong by, from the start on.
     pub clock: i64,
 }
 
@@ -42,12 +46,9 @@ pub struct Disk {
 impl Disk {
     /// A disk in `root/disk` that holds these folders; none when there is no compiler for the shim.
     pub fn new(root: &Path, folders: &[&str]) -> Option<Disk> {
-        let (disk, image, shim) = (root.join("disk"), root.join("image"), root.join("disk.so"));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/disk.c");
-        let built = Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).arg(&shim).arg(source).arg("-ldl").status();
-        if !built.is_ok_and(|status| status.success()) {
-            return None;
-        }
+        static SHIM: OnceLock<Option<tempfile::TempDir>> = OnceLock::new();
+        let shim = SHIM.get_or_init(build).as_ref()?.path().join("disk.so");
+        let (disk, image) = (root.join("disk"), root.join("image"));
         for folder in [&disk, &image] {
             std::fs::create_dir(folder).expect("folder");
         }
@@ -64,13 +65,34 @@ impl Disk {
             let _ = std::fs::remove_file(self.image.join(mark));
         }
         command.env("LD_PRELOAD", &self.shim).env("ORACLE_DISK", &self.root).env("ORACLE_IMAGE", &self.image);
-        command.env("ORACLE_CLOCK", self.faults.clock.to_string());
+        std::fs::write(self.shared(), [[0; 8], [0; 8], self.faults.clock.to_ne_bytes()].concat()).expect("written");
         if let Some(what) = self.forget {
             command.env("ORACLE_FORGET", what);
         }
         if let Some((first, error)) = self.faults.fail {
             command.env("ORACLE_FAIL", format!("{first}:{error}"));
         }
+        if let Some((first, error)) = self.faults.fail_reads {
+            command.env("ORACLE_FAIL_READS", format!("{first}:{error}"));
+        }
+    }
+
+    fn shared(&self) -> PathBuf {
+        self.image.join("shared")
+    }
+
+    /// Changes and reads so far of the daemon that runs, or ran last.
+    pub fn counts(&self) -> (u64, u64) {
+        let bytes = std::fs::read(self.shared()).expect("read");
+        let number = |i: usize| u64::from_ne_bytes(bytes[8 * i..][..8].try_into().expect("eight bytes"));
+        (number(0), number(1))
+    }
+
+    /// Sets the wall clock of the daemon that runs: wrong by so many seconds from now on.
+    pub fn set_clock(&mut self, seconds: i64) {
+        self.faults.clock = seconds;
+        let file = File::options().write(true).open(self.shared()).expect("opened");
+        file.write_all_at(&seconds.to_ne_bytes(), 16).expect("written");
     }
 
     /// Whether a change has failed in this run.
@@ -163,6 +185,15 @@ impl Disk {
         }
         std::fs::write(self.image.join(key(folder)), text).expect("written");
     }
+}
+
+/// Compiles the shim, where there is a compiler.
+fn build() -> Option<tempfile::TempDir> {
+    let folder = tempfile::tempdir().expect("folder");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/disk.c");
+    let built =
+        Command::new("cc").args(["-O1", "-shared", "-fPIC", "-o"]).arg(folder.path().join("disk.so")).arg(source).arg("-ldl").status();
+    built.is_ok_and(|status| status.success()).then_some(folder)
 }
 
 /// Something that is durable.

@@ -20,7 +20,7 @@ use stunetd::sys::clock::{Stopwatch, SystemClock};
 use stunetd::sys::crash::Point;
 
 /// Slices of a series; with fewer it is refused, so that a series that has not come whole is never segmented.
-const SLICES: usize = 4;
+pub const SLICES: usize = 4;
 
 pub struct World {
     dir: tempfile::TempDir,
@@ -32,6 +32,14 @@ pub struct World {
     storescu: Option<PathBuf>,
     /// `jobs.suspect_after` and `jobs.park_after`.
     pub limits: (u32, u32),
+    /// `intake.quiet`.
+    pub quiet: &'static str,
+    /// `retention.received`.
+    pub retention: &'static str,
+    /// The port of a C-STORE destination, where there is one.
+    pub pacs: Option<u16>,
+    /// The ledger was set back or begun anew: what it knew of instances and their history is not all there.
+    pub set_back: bool,
     next: u32,
     /// Series in the watched folder.
     fed: BTreeSet<u32>,
@@ -59,6 +67,9 @@ impl Drop for Sending {
 }
 
 impl World {
+    /// Nothing that was received goes.
+    pub const FOR_EVER: &'static str = "3650 d";
+
     pub fn new(program: Program) -> World {
         let dir = tempfile::tempdir().expect("folder");
         std::fs::create_dir(dir.path().join("incoming")).expect("folder");
@@ -75,6 +86,10 @@ impl World {
             dicom: free_address(),
             storescu,
             limits: (1_000_000, 1_000_000),
+            quiet: "100 ms",
+            retention: World::FOR_EVER,
+            pacs: None,
+            set_back: false,
             next: 0,
             fed: BTreeSet::new(),
             deadly: 0,
@@ -92,12 +107,12 @@ impl World {
         Some(world)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// One of the daemon's folders.
-    fn folder(&self, name: &str) -> PathBuf {
+    pub fn folder(&self, name: &str) -> PathBuf {
         self.path(if self.disk.is_some() { "disk" } else { "." }).join(name)
     }
 
@@ -105,14 +120,22 @@ impl World {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
         let listen = if self.can_send() { format!("listen = \"{}\"", self.dicom) } else { String::new() };
         let on = if self.disk.is_some() { "disk/" } else { "" };
+        let pacs = self.pacs.map_or(String::new(), |port| {
+            format!(
+                "[[destination]]\nname = \"pacs\"\nkind = \"cstore\"\naccepts = \"research\"\naddress = \"127.0.0.1:{port}\"\n\
+                 ae_title = \"PACS\"\ntimeout = \"5 s\"\n"
+            )
+        });
         format!(
-            "state = \"{on}state\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"100 ms\"\nrescan = \"200 ms\"\nmin_slices = {SLICES}\n\
+            "state = \"{on}state\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"{}\"\nquiet_min = \"100 ms\"\nrescan = \"200 ms\"\nmin_slices = {SLICES}\n\
              [jobs]\nsuspect_after = {}\npark_after = {}\n[dimse]\n{listen}\n[spool]\npath = \"{on}spool\"\nmin_free = \"1 MiB\"\nlow_free = \"1 MiB\"\n\
              [model]\npath = \"{}\"\n[output]\npath = \"{on}results\"\nformats = [\"seg\"]\n[[destination]]\nname = \"archive\"\n\
-             kind = \"folder\"\naccepts = \"research\"\npath = \"{on}delivered\"\n[retention]\nreceived = \"3650 d\"\n[http]\nlisten = \"{}\"\n",
+             kind = \"folder\"\naccepts = \"research\"\npath = \"{on}delivered\"\n{pacs}[retention]\nreceived = \"{}\"\n[http]\nlisten = \"{}\"\n",
+            self.quiet,
             self.limits.0,
             self.limits.1,
             model.display(),
+            self.retention,
             self.http
         )
     }
@@ -131,6 +154,19 @@ impl World {
             self.put(number, SLICES);
             self.fed.insert(number);
         }
+    }
+
+    /// A series of which nothing is there yet; its number.
+    pub fn feed_slowly(&mut self) -> u32 {
+        let number = self.next_number();
+        std::fs::create_dir(self.path("incoming").join(number.to_string())).expect("folder");
+        self.fed.insert(number);
+        number
+    }
+
+    /// One slice of it.
+    pub fn feed_slice(&self, number: u32, slice: usize) {
+        Ct::new(number, SLICES).write_slice(&self.path("incoming").join(number.to_string()), slice);
     }
 
     /// One more series; its number.
@@ -234,6 +270,17 @@ impl World {
             .collect()
     }
 
+    /// Of the ledger and its log.
+    pub fn ledger_bytes(&self) -> u64 {
+        let entries = std::fs::read_dir(self.folder("state")).into_iter().flatten().map(|e| e.expect("entry"));
+        entries.filter_map(|e| e.metadata().ok()).filter(|m| m.is_file()).map(|m| m.len()).sum()
+    }
+
+    /// Files of received instances.
+    pub fn spooled(&self) -> usize {
+        files(&self.folder("spool").join("series"))
+    }
+
     fn reader(&self) -> Option<SqliteReader> {
         SqliteReader::open(&self.folder("state"), Arc::new(SystemClock)).ok().flatten()
     }
@@ -324,7 +371,7 @@ impl World {
     }
 
     /// Numbers of all series that were accepted for good.
-    fn expected(&self) -> BTreeSet<u32> {
+    pub fn expected(&self) -> BTreeSet<u32> {
         self.fed.union(&self.acknowledged.lock().expect("list")).copied().collect()
     }
 
@@ -380,7 +427,12 @@ impl World {
             assert!(meta.is_ok_and(|meta| meta.len() == instance.bytes), "an acknowledged instance is gone");
         }
         let acknowledged = self.acknowledged.lock().expect("list").len() * SLICES;
-        assert!(received.len() >= acknowledged, "{} of {acknowledged} acknowledged instances", received.len());
+        let removed = self.retention != World::FOR_EVER;
+        assert!(received.len() >= acknowledged || removed || self.set_back, "{} of {acknowledged} acknowledged instances", received.len());
+        if removed {
+            // What the ledger forgot is gone, and what it knows is there: nothing was removed by half.
+            assert_eq!(self.spooled(), received.len(), "files of {} instances", received.len());
+        }
         drop(reader);
         let options =
             Options { state: self.folder("state"), limits: Limits::default(), clock: Arc::new(SystemClock), who: "oracle".into() };
@@ -393,7 +445,8 @@ impl World {
             let finished =
                 |delivery: bool| journal.iter().filter(|e| e.event == Event::Finished && e.destination.is_some() == delivery).count();
             let done = usize::from(job.progress.state == State::Done);
-            assert_eq!((finished(false), finished(true)), (done, done), "{journal:?}");
+            let destinations = done * (1 + usize::from(self.pacs.is_some()));
+            assert_eq!((finished(false), finished(true)), (done, destinations), "{journal:?}");
         }
     }
 
@@ -424,6 +477,12 @@ impl World {
     }
 }
 
+/// Files below a folder.
+fn files(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|e| e.expect("entry").path());
+    entries.map(|path| if path.is_dir() { files(&path) } else { 1 }).sum()
+}
+
 /// The Series Instance UID that [`Ct`] gives a series.
 fn series_uid(number: u32) -> String {
     stunetd::dicom::Uid::from_digest(&Sha256::digest(format!("test ct {number} series")).into()).to_string()
@@ -436,7 +495,7 @@ fn send_series(storescu: &Path, port: u16, folder: &Path) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-fn free_address() -> SocketAddr {
+pub fn free_address() -> SocketAddr {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a port").port();
     (Ipv4Addr::LOCALHOST, port).into()
 }

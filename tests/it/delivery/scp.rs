@@ -66,6 +66,8 @@ pub struct State {
     pub answers: Vec<u16>,
     /// Who stalls, until this goes.
     stalled: Vec<Sender<()>>,
+    /// Before an object is answered.
+    pub pause: std::time::Duration,
     /// Everybody dies after so many more objects.
     pub objects_left: Option<u32>,
     open: Vec<TcpStream>,
@@ -283,9 +285,12 @@ fn attend(stream: TcpStream, state: &Mutex<State>) {
                             None => state.script.pop_front().unwrap_or(Act::Answer(0)),
                         };
                         let keep = matches!(act, Act::DieAfter | Act::Silent { kept: true } | Act::Answer(0 | 0xB000..=0xBFFF));
+                        let pause = state.pause;
                         if keep {
                             state.kept.entry(instance).or_default().push(Sha256::digest(&data).into());
                         }
+                        drop(state);
+                        std::thread::sleep(pause);
                         match act {
                             Act::Answer(status) => drop(say(answer(status, NO_DATA_SET), None)),
                             Act::Silent { .. } => {}
