@@ -25,7 +25,7 @@ step() {
 }
 tests() { cargo test --quiet --release --test it -- "$@" --nocapture; }
 step oracle env STUNETD_ORACLE="$run" cargo test --quiet --release --test oracle
-PROPTEST_CASES=$cases step hostile tests hostile:: dicom_input::guard::
+PROPTEST_CASES=$cases step hostile tests changed_bytes:: dicom_input::guard::
 STUNETD_SHORTAGES=$shortages step memory tests ladder::
 STUNETD_RELOADS=$reloads step supervision tests supervision::
 step many tests receive::many::
