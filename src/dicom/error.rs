@@ -88,9 +88,15 @@ impl DicomError {
             DicomError::Codestream(_) => Code::CodecDecode,
             DicomError::NotRegular => Code::InputSpecialFile,
             DicomError::TooLarge { .. } => Code::InputTooLarge,
+            DicomError::Io(error) if is_of_the_disk(error) => Code::DiskUnreadable,
             DicomError::Io(_) => Code::InputUnreadableFile,
         }
     }
+}
+
+/// Whether it is the disk or its server that fails, which may pass, and not this file.
+fn is_of_the_disk(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::ESTALE | libc::ETIMEDOUT | libc::EREMOTEIO | libc::ENXIO | libc::ENODEV))
 }
 
 impl From<DicomError> for Fault {

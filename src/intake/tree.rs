@@ -196,7 +196,9 @@ impl Tree {
                 Err(refused) => loaded.refused.push(refused),
             }
         }
-        unchanged.then_some(loaded)
+        // Without what the disk does not give now it would be judged as a series that lacks it.
+        let is_whole = loaded.refused.iter().all(|refused| refused.code != Code::DiskUnreadable);
+        (unchanged && is_whole).then_some(loaded)
     }
 
     /// Files that are known.
@@ -283,6 +285,10 @@ impl Tree {
             }
             if let Err(code) = read {
                 *found.refused.entry(code).or_default() += 1;
+                if code == Code::DiskUnreadable {
+                    // Not remembered: the next look reads it again.
+                    continue;
+                }
             }
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
             let Some((parent, _)) = self.folders.get_key_value(parent) else { continue };

@@ -127,7 +127,7 @@ fn a_study_that_runs_out_of_memory_again_and_again_is_parked() {
     Ct::new(1, 6).write(&world.incoming());
     daemon.shows("stunetd_jobs_parked_total{code=\"device.out_of_memory\"}", 1.0);
     assert_eq!(world.engine.calls(), 3, "twice it was tried again");
-    assert_eq!(daemon.metric("stunetd_gpu_oom_total{outcome=\"failed\"}"), 3.0);
+    assert_eq!(daemon.metric("stunetd_gpu_oom_total{device=\"cpu\",outcome=\"failed\"}"), 3.0);
     Ct::new(2, 8).write(&world.incoming());
     assert_eq!(world.shape(&daemon.next_result())[0], 8);
     daemon.end().expect("a clean end");

@@ -202,7 +202,7 @@ fn a_hang_at_any_post_ends_with_a_new_process_that_does_the_work() {
         ];
         let program = Program::start_with(&site, &environment);
         Ct::new(1, 8).write(&site.incoming());
-        program.shows(&format!("stunetd_watchdog_stage_stalls_total{{stage=\"{post}\"}}"), 1.0);
+        // Read while it is written: the supervisor waits for a socket that is full.
         let status = loop {
             let status = manager.awaits("STATUS=");
             if status.contains("gets no further") {
@@ -210,6 +210,7 @@ fn a_hang_at_any_post_ends_with_a_new_process_that_does_the_work() {
             }
         };
         assert!(status.contains(&format!("{post} gets no further")), "{status}");
+        assert_eq!(program.metric(&format!("stunetd_watchdog_stage_stalls_total{{stage=\"{post}\"}}")), Some(1.0));
         if post == "outbox" {
             manager.awaits("WATCHDOG=1");
             Ct::new(2, 8).write(&site.incoming());

@@ -5,7 +5,8 @@ use crate::Dice;
 use crate::daemon::Program;
 use crate::disk::Names;
 use crate::scp::{Act, Scp};
-use crate::world::{World, free_address};
+use crate::world::World;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -20,7 +21,7 @@ const LATER: i64 = 86_400;
 /// Kills and power cuts of a daemon whose PACS is down, slow, refuses, or dies while it is sent to: in the end that has every result once.
 pub fn bad_destinations(kills: u32, dice: &mut Dice) -> String {
     let Some(mut world) = World::on_a_disk() else { return "skipped: needs a C compiler (`cc`)".into() };
-    let mut scp = Scp::new(free_address().port());
+    let mut scp = Scp::new(port(dice));
     world.pacs = Some(scp.port);
     let (mut down, mut slow, mut refused, mut died) = (0, 0, 0, 0);
     for kill in 0..kills {
@@ -74,6 +75,16 @@ pub fn bad_destinations(kills: u32, dice: &mut Dice) -> String {
         kept.len(),
         world.tally()
     )
+}
+
+/// A port that stays free while nobody listens: none that the system gives to those who connect.
+fn port(dice: &mut Dice) -> u16 {
+    loop {
+        let port = 20_000 + dice.below(12_000) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// It listens, whether or not it did before.

@@ -152,7 +152,9 @@ fn random_kills(kills: u32, dice: &mut Dice) -> String {
         let armed = (dice.below(3) == 0).then(|| format!("{}:{}", point.name(), 1 + dice.below(8)));
         let mut running = world.start(armed.as_deref());
         let sending = world.send(dice.below(2) as u32);
-        let patience = Duration::from_millis(if armed.is_some() { 3000 } else { dice.below(2000) });
+        // In the middle of its work, or of its start.
+        let works = armed.is_none() && dice.below(4) > 0 && !running.dies_starting();
+        let patience = Duration::from_millis(if armed.is_some() { 4000 } else { dice.below(if works { 1500 } else { 2000 }) });
         if running.dies_within(patience) {
             at_points += 1;
         } else {

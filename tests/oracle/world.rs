@@ -495,7 +495,7 @@ fn send_series(storescu: &Path, port: u16, folder: &Path) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-pub fn free_address() -> SocketAddr {
+fn free_address() -> SocketAddr {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a port").port();
     (Ipv4Addr::LOCALHOST, port).into()
 }
