@@ -7,6 +7,7 @@ pub mod dimse;
 pub mod disks;
 pub mod doors;
 pub mod multipart;
+pub mod readmit;
 pub mod reception;
 pub mod scan;
 pub mod scp;

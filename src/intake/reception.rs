@@ -15,6 +15,7 @@ use crate::ledger::{self, Change, Ledger};
 use crate::sys::crash::{self, Point};
 use crate::sys::durable::{Step, StorageError};
 use crate::telemetry::{Metrics, Received, Transport};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -105,11 +106,12 @@ impl Reception {
     /// Removes all that was received of a series whose time is over. False when more of it is coming in this moment.
     pub fn discard(&self, series: &SeriesKey) -> Result<bool, Fault> {
         let paths: Vec<String> = self.ledger.received_of(series)?.into_iter().map(|r| r.path).collect();
-        let known = paths.iter().map(PathBuf::from).collect();
+        let known: BTreeSet<PathBuf> = paths.iter().map(PathBuf::from).collect();
         let change = Change::Discard { series: series.clone(), paths: paths.clone() };
         // Nobody can tell whose it was once it is gone.
         let patient = paths.first().and_then(|path| self.audit.patient(&self.spool.root().join(path)));
-        let removed = self.spool.remove(&series.study, &series.series, &known, || Ok(self.ledger.commit(vec![change]).map(|_| ())?))?;
+        let gone = || Ok(self.ledger.commit(vec![change]).map(|_| ())?);
+        let removed = self.spool.remove(&series.study, &series.series, Some(&known), gone)?;
         if removed && !paths.is_empty() {
             self.audit.record(&Event::Removed(&Study { patient, ..Study::named(&series.study) }));
         }
@@ -197,7 +199,7 @@ impl Reception {
     }
 }
 
-fn series_of(identity: &Identity) -> SeriesKey {
+pub(super) fn series_of(identity: &Identity) -> SeriesKey {
     SeriesKey { study: identity.study_uid.to_string(), series: identity.series_uid.to_string() }
 }
 

@@ -80,13 +80,13 @@ impl Spool {
         series_root(root).join(key(&[study_uid, series_uid]))
     }
 
-    /// Removes a series, all at once as a scan sees it, if it holds no other files than these (paths below the root); `gone` is called before
-    /// the bytes are. False, and nothing is removed, when it holds others: they are on their way into the ledger.
+    /// Removes a series, all at once as a scan sees it, if it holds no other files than the `known` ones (paths below the root), or whatever it
+    /// holds; `gone` is called before the bytes are. False, and nothing is removed, when it holds others: they are on their way into the ledger.
     pub fn remove(
         &self,
         study_uid: &str,
         series_uid: &str,
-        known: &BTreeSet<PathBuf>,
+        known: Option<&BTreeSet<PathBuf>>,
         gone: impl FnOnce() -> Result<(), Fault>,
     ) -> Result<bool, Fault> {
         let folder = self.folder_of(study_uid, series_uid);
@@ -94,10 +94,10 @@ impl Spool {
         {
             let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
             if folder.is_dir() {
-                let entries = fs::read_dir(&folder).map_err(StorageError::at(Step::Read, &folder))?;
-                for entry in entries {
+                let entries = known.map(|_| fs::read_dir(&folder).map_err(StorageError::at(Step::Read, &folder))).transpose()?;
+                for entry in entries.into_iter().flatten() {
                     let path = entry.map_err(StorageError::at(Step::Read, &folder))?.path();
-                    if !path.strip_prefix(&self.root).is_ok_and(|path| known.contains(path)) {
+                    if !path.strip_prefix(&self.root).is_ok_and(|path| known.is_some_and(|known| known.contains(path))) {
                         return Ok(false);
                     }
                 }

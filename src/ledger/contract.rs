@@ -14,6 +14,9 @@ pub trait Reader: Send + Sync {
     /// that a clock that is set back or forth moves none.
     fn now(&self) -> Moment;
 
+    /// Names this ledger: a number that was drawn when it was begun.
+    fn instance(&self) -> Result<String, LedgerError>;
+
     /// A job.
     fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError>;
 
@@ -63,6 +66,9 @@ pub trait Reader: Send + Sync {
 
     /// Acknowledged instances of one series.
     fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError>;
+
+    /// Those of these paths below the spool of which no acknowledged instance is known, in the same order.
+    fn unknown(&self, paths: Vec<String>) -> Result<Vec<String>, LedgerError>;
 
     /// Acknowledged instances in the order of their arrival, at most `limit` of those after the first `skip`.
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError>;

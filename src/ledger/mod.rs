@@ -29,5 +29,5 @@ pub use records::{
     Delivery, DeliveryId, Entry, Held, Job, JobId, Moment, Object, Outbox, Problem, Progress, Published, Received, Seq, SeriesRecord,
     Token, Transition,
 };
-pub use sqlite::{FILE, Options, SqliteLedger, SqliteReader, set_aside};
+pub use sqlite::{FILE, Options, SqliteLedger, SqliteReader, remove_copies, set_aside};
 pub use training::{Active, AuditEntry, CaseRow, NewCaseRow, Patient, RunId, RunRow, TrainingChange, chain, first_broken};

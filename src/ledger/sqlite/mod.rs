@@ -17,5 +17,5 @@ mod schema;
 mod training;
 mod writer;
 
-pub use open::{FILE, Options, SqliteLedger, set_aside};
+pub use open::{FILE, Options, SqliteLedger, remove_copies, set_aside};
 pub use read::SqliteReader;

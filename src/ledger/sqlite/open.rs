@@ -15,7 +15,7 @@ use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox
 use crate::ledger::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::sys::clock::Clock;
 use crate::sys::crash::{self, Point};
-use crate::sys::durable;
+use crate::sys::durable::{self, Step, StorageError};
 use crate::sys::lock::LockFile;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
@@ -195,6 +195,22 @@ pub fn set_aside(state: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     Ok(names)
 }
 
+/// Removes copies of the ledger: those that were set aside, and those that were made before the tables were brought up to date. How many.
+pub fn remove_copies(state: &Path) -> Result<u64, LedgerError> {
+    let mut removed = 0;
+    for entry in std::fs::read_dir(state).map_err(StorageError::at(Step::Read, state))? {
+        let entry = entry.map_err(StorageError::at(Step::Read, state))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let set_aside = name.strip_prefix("ledger.").is_some_and(|rest| rest.contains(".broken-"));
+        let version = name.strip_prefix("ledger.v").and_then(|rest| rest.split_once(".sqlite"));
+        if set_aside || version.is_some_and(|(version, _)| version.parse::<u32>().is_ok()) {
+            std::fs::remove_file(entry.path()).map_err(StorageError::at(Step::Remove, &entry.path()))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 fn lock(path: &Path) -> Result<LockFile, LedgerError> {
     let file = path.with_extension("lock");
     LockFile::take(&file)?.ok_or_else(|| LedgerError::InUse { by: LockFile::holder(&file), path: file })
@@ -207,9 +223,9 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )
     .map_err(sql(path))?;
-    // The size limit keeps the log short after a burst.
+    // The size limit keeps the log short after a burst. What is deleted is overwritten: a purged study leaves no UID in free pages.
     let set = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; \
-               PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -2048;";
+               PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -2048; PRAGMA secure_delete = ON;";
     connection.execute_batch(set).map_err(sql(path))?;
     connection.busy_timeout(Duration::from_secs(10)).map_err(sql(path))?;
     connection.set_prepared_statement_cache_capacity(64);
@@ -275,6 +291,9 @@ impl Reader for SqliteLedger {
     fn now(&self) -> Moment {
         self.reader.now()
     }
+    fn instance(&self) -> Result<String, LedgerError> {
+        self.reader.instance()
+    }
     fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError> {
         self.reader.job(id)
     }
@@ -322,6 +341,9 @@ impl Reader for SqliteLedger {
     }
     fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError> {
         self.reader.received_of(series)
+    }
+    fn unknown(&self, paths: Vec<String>) -> Result<Vec<String>, LedgerError> {
+        self.reader.unknown(paths)
     }
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {
         self.reader.received(skip, limit)

@@ -72,6 +72,10 @@ impl Reader for SqliteReader {
         self.time.date()
     }
 
+    fn instance(&self) -> Result<String, LedgerError> {
+        self.one("SELECT value FROM facts WHERE name = 'instance'", [], |row| row.get(0))
+    }
+
     fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError> {
         let found = self.lock().query_row(&format!("{} WHERE j.id = ?1", rows::JOB), [id], rows::job).optional();
         found.map_err(sql(&self.path))
@@ -206,6 +210,16 @@ impl Reader for SqliteReader {
         self.list(query, [&series.study, &series.series], |row| {
             Ok(Received { series: series.clone(), sop_instance: row.get(0)?, path: row.get(1)?, bytes: row.get::<_, Count>(2)?.0 })
         })
+    }
+
+    fn unknown(&self, paths: Vec<String>) -> Result<Vec<String>, LedgerError> {
+        let mut unknown = Vec::new();
+        for path in paths {
+            if self.list("SELECT 1 FROM instances WHERE path = ?1", [&path], |_| Ok(()))?.is_empty() {
+                unknown.push(path);
+            }
+        }
+        Ok(unknown)
     }
 
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {

@@ -1,5 +1,6 @@
 //! What nobody waits for any more is removed, a little at a time.
 
+use super::super::reconcile;
 use super::Service;
 use crate::fault::Fault;
 use crate::ledger::{Change, Moment};
@@ -42,6 +43,9 @@ impl Service {
         };
         if let Some(keep) = retention.journal.0 {
             ledger.commit(vec![Change::ForgetJournal { before: before(Some(keep)) }])?;
+        }
+        if retention.parked.0.is_some() {
+            reconcile::remove_damaged(&self.config.output.path, before(retention.parked.0))?;
         }
         let (Some(reception), Some(_)) = (&self.reception, retention.received.0) else { return Ok(false) };
         let settled = ledger.settled(before(retention.received.0), before(retention.parked.0), AT_A_TIME)?;

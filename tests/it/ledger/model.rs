@@ -592,6 +592,10 @@ impl Reader for Model {
         self.disk.clock.wall().into()
     }
 
+    fn instance(&self) -> Result<String, LedgerError> {
+        Ok("reference".into())
+    }
+
     fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError> {
         Ok(self.lock().jobs.get(&id).cloned())
     }
@@ -711,6 +715,11 @@ impl Reader for Model {
 
     fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError> {
         Ok(self.lock().received.iter().filter(|r| r.series == *series).cloned().collect())
+    }
+
+    fn unknown(&self, paths: Vec<String>) -> Result<Vec<String>, LedgerError> {
+        let tables = self.lock();
+        Ok(paths.into_iter().filter(|path| !tables.received.iter().any(|r| r.path == *path)).collect())
     }
 
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {

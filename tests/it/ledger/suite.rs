@@ -440,6 +440,8 @@ mod told {
         }
         assert_eq!(ledger.series(&key(1).study).expect("read").len(), 2);
         assert_eq!(ledger.received(0, 100).expect("read"), all);
+        let lie = ["1/4.dcm", "1/6.dcm", "2/5.dcm", "3/1.dcm"].map(String::from);
+        assert_eq!(ledger.unknown(lie.to_vec()).expect("read"), [lie[1].clone(), lie[3].clone()]);
         assert_eq!(ledger.received(4, 3).expect("read"), all[4..7]);
     }
 
