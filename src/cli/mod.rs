@@ -13,6 +13,7 @@ mod doctor;
 mod doctor_ledger;
 mod inspect;
 mod jobs;
+mod jobs_refused;
 mod jobs_report;
 mod model;
 mod model_forward;

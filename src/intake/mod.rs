@@ -17,4 +17,5 @@ pub mod spool;
 pub mod stow;
 pub mod tls;
 pub mod tree;
+pub mod unusable;
 pub mod watch;

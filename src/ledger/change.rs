@@ -1,7 +1,7 @@
 //! What may be written into the ledger.
 
 use super::names::Priority;
-use super::records::{Delivery, Job, JobId, Moment, Problem, Published, Received, Token};
+use super::records::{Delivery, Job, JobId, Moment, Problem, Published, Received, RefusedFile, Token};
 use super::training::TrainingChange;
 use crate::dicom::SeriesKey;
 use crate::telemetry::Evidence;
@@ -166,12 +166,22 @@ pub enum Change {
         /// Names the study without telling which it is.
         name: String,
     },
+    /// Files that can not be used were found. Of one at a place that is known, what is new is kept; of all, the [`MOST_REFUSED`] that came last.
+    Refuse(Vec<RefusedFile>),
+    /// Refused files that were last found before this may be forgotten.
+    ForgetRefused {
+        /// The first moment that stays.
+        before: Moment,
+    },
     /// Journal lines before this may go.
     ForgetJournal {
         /// The first moment that stays.
         before: Moment,
     },
 }
+
+/// So many refused files are remembered.
+pub const MOST_REFUSED: u64 = 10_000;
 
 /// A series that was found complete.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::change::{Change, Claim, DeliveryClaim, Lease};
 use super::error::LedgerError;
 use super::names::State;
-use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token, Transition};
+use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, RefusedFile, Seq, SeriesRecord, Token, Transition};
 use super::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::dicom::SeriesKey;
 use std::time::Duration;
@@ -66,6 +66,9 @@ pub trait Reader: Send + Sync {
 
     /// Acknowledged instances of one series.
     fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError>;
+
+    /// Files that can not be used, at most `limit`, those that came last first.
+    fn refused(&self, limit: u64) -> Result<Vec<RefusedFile>, LedgerError>;
 
     /// Those of these paths below the spool of which no acknowledged instance is known, in the same order.
     fn unknown(&self, paths: Vec<String>) -> Result<Vec<String>, LedgerError>;

@@ -1,6 +1,6 @@
 //! What the ledger knows: plain records without SQL.
 
-use super::names::{DeliveryState, Event, Priority, State};
+use super::names::{DeliveryState, Event, Origin, Priority, State};
 use crate::dicom::SeriesKey;
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
@@ -269,6 +269,25 @@ pub struct Received {
     pub path: String,
     /// Size in bytes.
     pub bytes: u64,
+}
+
+/// A file that can not be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RefusedFile {
+    /// Where it came from.
+    pub origin: Origin,
+    /// From the network: where it is kept, below the spool. In a watched folder: what stands for its path.
+    pub place: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// When it was last modified.
+    pub modified: Moment,
+    /// A name of [`crate::fault::Code`].
+    pub code: String,
+    /// When it was found first; the ledger's own time counts.
+    pub first: Moment,
+    /// When it was found last in a new state, or by a new process.
+    pub last: Moment,
 }
 
 /// What is known of a series.

@@ -5,12 +5,12 @@ use crate::audit::{Audit, Event, Study};
 use super::reconcile::{damaged_of, objects_in, strays, study_of};
 use crate::config::{Config, DestinationKind};
 use crate::dicom::guard::Limits;
-use crate::dicom::{Patient, SeriesKey, is_of_patient};
+use crate::dicom::{Patient, SeriesKey, is_of_patient, read_identity};
 use crate::fault::Fault;
 use crate::intake::readmit::readmit;
-use crate::intake::spool::Spool;
+use crate::intake::spool::{QUARANTINE, Spool};
 use crate::ledger::{Change, DeliveryState, Job, Ledger, Reader, State, TrainingChange, Which, remove_copies};
-use crate::sys::durable::{self, StagingDir};
+use crate::sys::durable::{self, StagingDir, Step, StorageError};
 use crate::training::store::{Link, Store};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -126,11 +126,18 @@ fn purge_study(ledger: &dyn Ledger, config: &Config, audit: &Audit, study: &str,
             None => gone()?,
         }
     }
+    for entry in std::fs::read_dir(config.spool.path.join(QUARANTINE)).into_iter().flatten().flatten() {
+        // What can not be read tells of no study, and goes after its time.
+        if read_identity(&entry.path(), &Limits::default()).is_ok_and(|identity| identity.study_uid.as_str() == study) {
+            std::fs::remove_file(entry.path()).map_err(StorageError::at(Step::Remove, &entry.path()))?;
+            purged.instances += 1;
+        }
+    }
     for job in &jobs {
         ledger.commit(vec![Change::Forget { job: job.id }])?;
         purged.jobs += 1;
     }
-    if !jobs.is_empty() || !series.is_empty() || purged.folders > 0 {
+    if !jobs.is_empty() || !series.is_empty() || purged.folders + purged.instances > 0 {
         purged.studies = 1;
         // Who has the UID and this ledger finds the line again; nobody else learns anything, nor whether two machines had the same study.
         let salted = Sha256::new_with_prefix(ledger.instance()?).chain_update([0]).chain_update(study).finalize();

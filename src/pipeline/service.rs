@@ -6,6 +6,7 @@
 //! job after the other.
 
 mod closing;
+mod refused;
 mod reload;
 mod retention;
 mod told;
@@ -31,6 +32,7 @@ use crate::intake::select::Rule;
 use crate::intake::settle::{Quiet, Settle, Told};
 use crate::intake::spool;
 use crate::intake::tree::{Print, Tree};
+use crate::intake::unusable::Unusable;
 use crate::intake::watch::{Dirty, Watcher};
 use crate::ledger::Ledger;
 use crate::series::Policy;
@@ -80,6 +82,8 @@ pub struct Service {
     rules: String,
     /// Roots that could not be read at the last look; told once.
     unreadable: BTreeSet<PathBuf>,
+    /// Files that can not be used, which the ledger has not heard of yet.
+    unusable: Vec<Unusable>,
     policy: Policy,
     choice: Choice,
     order: Order,
@@ -215,6 +219,7 @@ impl Service {
             looked: None,
             rules,
             unreadable: BTreeSet::new(),
+            unusable: Vec::new(),
             policy,
             choice,
             order,
@@ -343,6 +348,7 @@ impl Service {
             tracing::debug!(%code, count, "files that can not be used");
             self.metrics.instances_rejected(code, count);
         }
+        self.refuse(found.unusable);
         let unreadable: BTreeSet<PathBuf> = errors.iter().map(|(root, _)| root.clone()).collect();
         for (root, error) in errors.iter().filter(|(root, _)| !self.unreadable.contains(root)) {
             // Watched folders stand in the configuration; they name no patient.

@@ -104,6 +104,8 @@ impl Desk<'_> {
                 let problem = Problem { code: Event::Purged.name().into(), detail: name };
                 self.note(Note { problem: Some(&problem), ..Note::of(Event::Purged, &who) }).map(|_| ())
             }
+            Change::Refuse(files) => self.refuse(&files),
+            Change::ForgetRefused { before } => self.run("DELETE FROM refused_files WHERE last < ?1", [before]).map(|_| ()),
             Change::ForgetJournal { before } => {
                 self.run("UPDATE counters SET value = max(value, ?1) WHERE name = 'journal_before'", [before])?;
                 self.run("DELETE FROM journal WHERE at < ?1", [before]).map(|_| ())

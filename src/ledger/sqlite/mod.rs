@@ -12,6 +12,7 @@ mod deliveries;
 mod mark;
 mod open;
 mod read;
+mod refused;
 mod rows;
 mod schema;
 mod training;

@@ -11,7 +11,9 @@ use crate::ledger::change::{Change, Claim, DeliveryClaim, Lease};
 use crate::ledger::contract::{Ledger, Limits, Opening, Reader, Which};
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::{Event, State};
-use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token, Transition};
+use crate::ledger::records::{
+    Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, RefusedFile, Seq, SeriesRecord, Token, Transition,
+};
 use crate::ledger::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::sys::clock::Clock;
 use crate::sys::crash::{self, Point};
@@ -341,6 +343,9 @@ impl Reader for SqliteLedger {
     }
     fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError> {
         self.reader.received_of(series)
+    }
+    fn refused(&self, limit: u64) -> Result<Vec<RefusedFile>, LedgerError> {
+        self.reader.refused(limit)
     }
     fn unknown(&self, paths: Vec<String>) -> Result<Vec<String>, LedgerError> {
         self.reader.unknown(paths)

@@ -7,7 +7,9 @@ use crate::dicom::SeriesKey;
 use crate::ledger::contract::{Reader, Which};
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::State;
-use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Problem, Received, Seq, SeriesRecord, Transition};
+use crate::ledger::records::{
+    Delivery, Entry, Job, JobId, Moment, Object, Outbox, Problem, Received, RefusedFile, Seq, SeriesRecord, Transition,
+};
 use crate::ledger::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::sys::clock::Clock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, ToSql, params};
@@ -209,6 +211,14 @@ impl Reader for SqliteReader {
                      WHERE s.series_uid = ?2 AND s.study_uid = ?1 ORDER BY i.id";
         self.list(query, [&series.study, &series.series], |row| {
             Ok(Received { series: series.clone(), sop_instance: row.get(0)?, path: row.get(1)?, bytes: row.get::<_, Count>(2)?.0 })
+        })
+    }
+
+    fn refused(&self, limit: u64) -> Result<Vec<RefusedFile>, LedgerError> {
+        let query = "SELECT origin, place, bytes, modified, code, first, last FROM refused_files ORDER BY id DESC LIMIT ?1";
+        self.list(query, [Count(limit)], |row| {
+            let (bytes, modified, code) = (row.get::<_, Count>(2)?.0, row.get(3)?, row.get(4)?);
+            Ok(RefusedFile { origin: row.get(0)?, place: row.get(1)?, bytes, modified, code, first: row.get(5)?, last: row.get(6)? })
         })
     }
 

@@ -3,7 +3,7 @@
 use crate::dicom::SeriesKey;
 use crate::fault::Code;
 use crate::ledger::error::LedgerError;
-use crate::ledger::names::{AuditEvent, CaseKind, CaseState, DeliveryState, Event, PatientRole, Priority, RunState, State};
+use crate::ledger::names::{AuditEvent, CaseKind, CaseState, DeliveryState, Event, Origin, PatientRole, Priority, RunState, State};
 use crate::ledger::records::{Delivery, DeliveryId, Entry, Held, Job, JobId, Moment, Problem, Progress, Published, Seq, Token};
 use crate::ledger::training::RunId;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
@@ -94,7 +94,7 @@ macro_rules! words {
     )* };
 }
 
-words!(State, DeliveryState, Event, Priority, CaseKind, CaseState, PatientRole, RunState, AuditEvent);
+words!(State, DeliveryState, Event, Origin, Priority, CaseKind, CaseState, PatientRole, RunState, AuditEvent);
 
 /// The columns that [`job`] reads, and where from.
 pub const JOB: &str = "SELECT j.id, s.study_uid, s.series_uid, j.input, j.priority, j.created, j.changed, j.model, j.folder, j.identity, \

@@ -21,6 +21,9 @@ pub const STEPS: &[&str] = &[
     "ALTER TABLE outbox ADD COLUMN transaction_uid TEXT;
      ALTER TABLE outbox ADD COLUMN committed INTEGER;
      CREATE INDEX outbox_transaction ON outbox (transaction_uid) WHERE transaction_uid IS NOT NULL;",
+    // Files that can not be used.
+    "CREATE TABLE refused_files (id INTEGER PRIMARY KEY AUTOINCREMENT, place TEXT NOT NULL UNIQUE, origin TEXT NOT NULL, bytes INTEGER NOT NULL,
+     modified INTEGER NOT NULL, code TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL) STRICT;",
 ];
 
 /// Brings the tables to the latest version. Before the tables of an older version are touched, a copy of the file is made beside it;

@@ -42,10 +42,14 @@ impl Service {
             Moment(ledger.now().0.saturating_sub(ms))
         };
         if let Some(keep) = retention.journal.0 {
-            ledger.commit(vec![Change::ForgetJournal { before: before(Some(keep)) }])?;
+            let before = before(Some(keep));
+            ledger.commit(vec![Change::ForgetJournal { before }, Change::ForgetRefused { before }])?;
         }
         if retention.parked.0.is_some() {
             reconcile::remove_damaged(&self.config.output.path, before(retention.parked.0))?;
+        }
+        if let Some(reception) = self.reception.as_ref().filter(|_| retention.parked.0.is_some()) {
+            reception.remove_refused(before(retention.parked.0))?;
         }
         let (Some(reception), Some(_)) = (&self.reception, retention.received.0) else { return Ok(false) };
         let settled = ledger.settled(before(retention.received.0), before(retention.parked.0), AT_A_TIME)?;

@@ -16,6 +16,7 @@ struct Tables {
     journal: Vec<Entry>,
     series: Vec<SeriesRecord>,
     received: Vec<Received>,
+    refused: Vec<RefusedFile>,
     prints: BTreeMap<SeriesKey, String>,
     arrived: BTreeMap<String, Moment>,
     /// Journal lines written so far, lines that were removed included.
@@ -554,6 +555,20 @@ impl Tables {
                 self.write(now, None, None, Event::Purged, (None, None), &who, Some(problem));
                 Ok(())
             }
+            Change::Refuse(files) => {
+                for mut file in files {
+                    let known = self.refused.iter().position(|f| f.place == file.place).map(|at| self.refused.remove(at));
+                    (file.first, file.last) = (known.map_or(now.date, |f| f.first), now.date);
+                    self.refused.push(file);
+                }
+                let over = self.refused.len().saturating_sub(MOST_REFUSED as usize);
+                self.refused.drain(..over);
+                Ok(())
+            }
+            Change::ForgetRefused { before } => {
+                self.refused.retain(|f| f.last >= before);
+                Ok(())
+            }
             Change::ForgetJournal { before } => {
                 self.journal.retain(|e| e.at >= before);
                 Ok(())
@@ -715,6 +730,10 @@ impl Reader for Model {
 
     fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError> {
         Ok(self.lock().received.iter().filter(|r| r.series == *series).cloned().collect())
+    }
+
+    fn refused(&self, limit: u64) -> Result<Vec<RefusedFile>, LedgerError> {
+        Ok(self.lock().refused.iter().rev().take(limit as usize).cloned().collect())
     }
 
     fn unknown(&self, paths: Vec<String>) -> Result<Vec<String>, LedgerError> {

@@ -36,6 +36,7 @@ stories! { told:
     nothing_undelivered_is_forgotten
     a_clock_that_jumps_moves_no_deadline
     acknowledged_instances_are_found_by_any_uid
+    of_refused_files_those_that_came_last_are_kept
     many_threads_lose_nothing
 }
 
@@ -443,6 +444,37 @@ mod told {
         let lie = ["1/4.dcm", "1/6.dcm", "2/5.dcm", "3/1.dcm"].map(String::from);
         assert_eq!(ledger.unknown(lie.to_vec()).expect("read"), [lie[1].clone(), lie[3].clone()]);
         assert_eq!(ledger.received(4, 3).expect("read"), all[4..7]);
+    }
+
+    pub fn of_refused_files_those_that_came_last_are_kept(site: &mut dyn Site) {
+        let (ledger, _) = site.open();
+        let file = |n: u64, code: &str| RefusedFile {
+            origin: if n == 0 { Origin::Network } else { Origin::Folder },
+            place: format!("place {n}"),
+            bytes: n,
+            modified: Moment(5),
+            code: code.into(),
+            first: Moment(0),
+            last: Moment(0),
+        };
+        let begun = ledger.now();
+        ledger.commit(vec![Change::Refuse((0..MOST_REFUSED).map(|n| file(n, "input.corrupt")).collect())]).expect("durable");
+        site.clock().advance(Duration::from_secs(60));
+        // One is found once more, in another state, and one is new: the one that was longest unheard of goes.
+        ledger.commit(vec![Change::Refuse(vec![file(0, "input.truncated"), file(MOST_REFUSED, "input.empty_file")])]).expect("durable");
+        site.crash(ledger);
+        let (ledger, _) = site.open();
+        let last = begun.plus(Duration::from_secs(60));
+        let found = ledger.refused(3).expect("read");
+        let again = RefusedFile { first: begun, last, ..file(0, "input.truncated") };
+        let new = RefusedFile { first: last, last, ..file(MOST_REFUSED, "input.empty_file") };
+        let before = RefusedFile { first: begun, last: begun, ..file(MOST_REFUSED - 1, "input.corrupt") };
+        assert_eq!(found, [new, again, before]);
+        let all = ledger.refused(2 * MOST_REFUSED).expect("read");
+        assert_eq!((all.len() as u64, &*all.last().expect("one").place), (MOST_REFUSED, "place 2"));
+        ledger.commit(vec![Change::ForgetRefused { before: last }]).expect("durable");
+        assert_eq!(ledger.refused(10).expect("read").len(), 2);
+        assert!(ledger.commit(vec![Change::Refuse(vec![RefusedFile { place: String::new(), ..file(1, "input.corrupt") }])]).is_err());
     }
 
     pub fn many_threads_lose_nothing(site: &mut dyn Site) {

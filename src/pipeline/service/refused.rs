@@ -1,0 +1,40 @@
+//! Files in watched folders that can not be used are written down, each with its code. They stay where they are.
+
+use super::Service;
+use crate::intake::tree::MOST_TOLD;
+use crate::intake::unusable::{Unusable, place};
+use crate::ledger::{Change, LedgerError, Moment, Origin, RefusedFile};
+
+impl Service {
+    /// What a look found. What the ledger can not take now is told with what the next one finds.
+    pub(super) fn refuse(&mut self, found: Vec<Unusable>) {
+        self.unusable.extend(found);
+        let over = self.unusable.len().saturating_sub(MOST_TOLD);
+        self.unusable.drain(..over);
+        if self.unusable.is_empty() {
+            return;
+        }
+        match self.write_refused() {
+            Ok(()) => {
+                tracing::info!(files = self.unusable.len(), "can not be used; `stunetd jobs refused` says which, and why");
+                self.unusable.clear();
+            }
+            Err(error) => tracing::warn!("files that can not be used are not written down yet: {error}"),
+        }
+    }
+
+    fn write_refused(&self) -> Result<(), LedgerError> {
+        let ledger = self.jobs.ledger();
+        let (key, now) = (ledger.instance()?, ledger.now());
+        let files = self.unusable.iter().map(|file| RefusedFile {
+            origin: Origin::Folder,
+            place: place(&key, &file.path),
+            bytes: file.bytes,
+            modified: Moment(file.modified),
+            code: file.code.name().into(),
+            first: now,
+            last: now,
+        });
+        ledger.commit(vec![Change::Refuse(files.collect())]).map(|_| ())
+    }
+}
