@@ -221,6 +221,8 @@ table! {
         received: Keep = Keep::days(7),
         /// What was received of studies with parked jobs.
         parked: Keep = Keep::days(30),
+        /// Results and their rows, after they were published and delivered.
+        results: Keep = Keep(None),
         /// The ledger's journal.
         journal: Keep = Keep::days(400),
     }

@@ -159,6 +159,17 @@ pub enum Change {
         /// Which.
         job: JobId,
     },
+    /// The result of a job is removed, its time is over: its row goes too, and the volume is not done again. It has to be done, cancelled or
+    /// superseded, without open or refused deliveries.
+    Expire {
+        /// Which.
+        job: JobId,
+    },
+    /// What is known of a series may go: it has no jobs and no acknowledged instances, or its row stays.
+    ForgetSeries {
+        /// Which.
+        series: SeriesKey,
+    },
     /// A person had all removed that there was of a study.
     Purged {
         /// Who.

@@ -59,6 +59,13 @@ pub trait Reader: Send + Sync {
     /// The state in which a series was closed last, as [`super::Closing::print`] said: closing it again in the same state changes nothing.
     fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError>;
 
+    /// Jobs that came to their end before `before`, at most `limit`: done, cancelled or superseded, every delivery made or ended before then.
+    fn expired(&self, before: Moment, limit: u64) -> Result<Vec<Job>, LedgerError>;
+
+    /// Series without jobs and without acknowledged instances that were found complete before `before`, by number; at most `limit` of those
+    /// after the first `skip`.
+    fn idle(&self, before: Moment, skip: u64, limit: u64) -> Result<Vec<SeriesKey>, LedgerError>;
+
     /// Series of which instances were received, at most `limit`, of studies that came to their end: every job done, ended or superseded
     /// before `before`, or parked before `parked_before`; every delivery made or ended before `before`; nothing received or found complete
     /// since. A refused delivery is no end.

@@ -9,7 +9,7 @@ use crate::dicom::{Patient, SeriesKey, is_of_patient, read_identity};
 use crate::fault::Fault;
 use crate::intake::readmit::readmit;
 use crate::intake::spool::{QUARANTINE, Spool};
-use crate::ledger::{Change, DeliveryState, Job, Ledger, Reader, State, TrainingChange, Which, remove_copies};
+use crate::ledger::{Change, DeliveryState, Job, Ledger, Reader, SeriesRecord, State, TrainingChange, Which, remove_copies};
 use crate::sys::durable::{self, StagingDir, Step, StorageError};
 use crate::training::store::{Link, Store};
 use serde::Serialize;
@@ -111,7 +111,7 @@ fn purge_study(ledger: &dyn Ledger, config: &Config, audit: &Audit, study: &str,
     let copies = config.destination.iter().filter(|d| d.kind == DestinationKind::Folder).map(|d| &d.path);
     for place in copies.chain([&config.output.path]) {
         for folder in &folders {
-            purged.folders += u64::from(remove(place, folder)?);
+            purged.folders += u64::from(take_away(place, folder)?.is_some());
         }
     }
     let spool = config.spool.path.is_dir().then(|| Spool::open(&config.spool.path, config.spool.max_instance.0)).transpose()?;
@@ -136,6 +136,11 @@ fn purge_study(ledger: &dyn Ledger, config: &Config, audit: &Audit, study: &str,
     for job in &jobs {
         ledger.commit(vec![Change::Forget { job: job.id }])?;
         purged.jobs += 1;
+    }
+    // Of what was done and removed before, names of volumes are still there.
+    let forget = |record: &SeriesRecord| Change::ForgetSeries { series: record.series.clone() };
+    if !series.is_empty() {
+        ledger.commit(series.iter().map(forget).collect())?;
     }
     if !jobs.is_empty() || !series.is_empty() || purged.folders + purged.instances > 0 {
         purged.studies = 1;
@@ -244,14 +249,14 @@ fn end(ledger: &dyn Ledger, job: &Job, who: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Removes a folder, all at once for who looks on; whether it was there.
-fn remove(place: &Path, folder: &str) -> Result<bool, Fault> {
+/// Takes a folder away, all at once for who looks on. Dropped, it is removed with what is in it, or swept at the next start; none when it was
+/// not there.
+pub(super) fn take_away(place: &Path, folder: &str) -> Result<Option<StagingDir>, Fault> {
     let path = place.join(folder);
     if !path.is_dir() {
-        return Ok(false);
+        return Ok(None);
     }
-    // Removed with what is in it when it is dropped, or swept at the next start.
     let aside = StagingDir::new_in(place)?;
     durable::rename(&path, &aside.path().join(folder))?;
-    Ok(true)
+    Ok(Some(aside))
 }

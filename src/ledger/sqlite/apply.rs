@@ -99,6 +99,8 @@ impl Desk<'_> {
             }
             Change::Discard { series, paths } => self.discard(&series, &paths),
             Change::Forget { job } => self.forget(job),
+            Change::Expire { job } => self.expire(job),
+            Change::ForgetSeries { series } => self.forget_series(&series),
             Change::Purged { who, name } => {
                 check("person", &who, NAME)?;
                 let problem = Problem { code: Event::Purged.name().into(), detail: name };
@@ -188,7 +190,11 @@ impl Desk<'_> {
         check("path", path, WORDS)?;
         let insert = "INSERT INTO instances (series_id, sop_instance_uid, path, bytes, received) VALUES (?1, ?2, ?3, ?4, ?5) \
                       ON CONFLICT (path) DO NOTHING";
-        self.run(insert, params![series, sop_instance, path, Count(*bytes), self.date]).map(|_| ())
+        if self.run(insert, params![series, sop_instance, path, Count(*bytes), self.date])? > 0 {
+            // Who sends it once more after its result was removed wants it again.
+            self.run("DELETE FROM expired WHERE series_id = ?1", [series])?;
+        }
+        Ok(())
     }
 
     fn close(&self, closing: Closing) -> Result<(), LedgerError> {
@@ -229,6 +235,7 @@ impl Desk<'_> {
     fn want(&self, series: i64, known: Option<Job>, volume: &NewVolume) -> Result<(), LedgerError> {
         let mut job = match known {
             Some(job) => job,
+            None if self.is_expired(series, &volume.input)? => return Ok(()),
             None => self.insert(series, volume)?,
         };
         let before = job.progress.state;
@@ -302,34 +309,8 @@ impl Desk<'_> {
         self.store(&job, before, event, who)
     }
 
-    fn forget(&self, id: JobId) -> Result<(), LedgerError> {
-        let job = self.job(id)?;
-        if !job.progress.state.is_final() || self.open_deliveries(id)? > 0 {
-            return Err(wrong(&job, "forgetting it"));
-        }
-        let state = job.progress.state.name();
-        let series: i64 = self.one("SELECT series_id FROM jobs WHERE id = ?1", [id], |row| row.get(0))?;
-        self.run("DELETE FROM jobs WHERE id = ?1", [id])?;
-        self.doubt(series)?;
-        self.run("DELETE FROM series WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE series_id = ?1)", [series])?;
-        self.note(Note { job: Some(id), before: Some(state), ..Note::of(Event::Forgotten, "retention") }).map(|_| ())
-    }
-
-    fn discard(&self, key: &SeriesKey, paths: &[String]) -> Result<(), LedgerError> {
-        let series = self.series(key)?;
-        for path in paths {
-            self.run("DELETE FROM instances WHERE series_id = ?1 AND path = ?2", params![series, path])?;
-        }
-        for job in self.list("SELECT id FROM jobs WHERE series_id = ?1 ORDER BY id", [series], |row| row.get::<_, JobId>(0))? {
-            self.note(Note { job: Some(job), ..Note::of(Event::Discarded, "retention") })?;
-        }
-        let nothing_left = "DELETE FROM series WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE series_id = ?1) \
-                            AND NOT EXISTS (SELECT 1 FROM instances WHERE series_id = ?1)";
-        self.run(nothing_left, [series]).map(|_| ())
-    }
-
     /// The state in which a series was closed says nothing any more: it is to be closed again.
-    fn doubt(&self, series: i64) -> Result<(), LedgerError> {
+    pub fn doubt(&self, series: i64) -> Result<(), LedgerError> {
         self.run("UPDATE series SET print = NULL WHERE id = ?1", [series]).map(|_| ())
     }
 
@@ -392,7 +373,8 @@ impl Desk<'_> {
         Ok(Seq(u64::try_from(self.connection.last_insert_rowid()).unwrap_or_default()))
     }
 
-    fn job(&self, id: JobId) -> Result<Job, LedgerError> {
+    /// A job.
+    pub fn job(&self, id: JobId) -> Result<Job, LedgerError> {
         let found = self.maybe(&format!("{} WHERE j.id = ?1", rows::JOB), [id], rows::job)?;
         found.ok_or(LedgerError::UnknownJob(id))
     }
@@ -402,7 +384,8 @@ impl Desk<'_> {
         found.ok_or(LedgerError::Stale(token))
     }
 
-    fn series(&self, key: &SeriesKey) -> Result<i64, LedgerError> {
+    /// The row of a series, which is made if need be.
+    pub fn series(&self, key: &SeriesKey) -> Result<i64, LedgerError> {
         check("Study Instance UID", &key.study, NAME)?;
         check("Series Instance UID", &key.series, NAME)?;
         let insert = "INSERT INTO series (study_uid, series_uid) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
@@ -461,7 +444,8 @@ pub fn owner(progress: &Progress) -> String {
     progress.held.as_ref().map(|h| h.owner.clone()).unwrap_or_default()
 }
 
-fn wrong(job: &Job, wish: &'static str) -> LedgerError {
+/// The job's state does not allow a wish.
+pub fn wrong(job: &Job, wish: &'static str) -> LedgerError {
     LedgerError::WrongState { job: job.id, state: job.progress.state, wish }
 }
 

@@ -13,6 +13,7 @@ mod mark;
 mod open;
 mod read;
 mod refused;
+mod retention;
 mod rows;
 mod schema;
 mod training;

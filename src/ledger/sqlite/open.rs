@@ -338,6 +338,12 @@ impl Reader for SqliteLedger {
     fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError> {
         self.reader.closed(series)
     }
+    fn expired(&self, before: Moment, limit: u64) -> Result<Vec<Job>, LedgerError> {
+        self.reader.expired(before, limit)
+    }
+    fn idle(&self, before: Moment, skip: u64, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
+        self.reader.idle(before, skip, limit)
+    }
     fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
         self.reader.settled(before, parked_before, limit)
     }

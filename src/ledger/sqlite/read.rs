@@ -194,6 +194,21 @@ impl Reader for SqliteReader {
         Ok(found.into_iter().next().flatten())
     }
 
+    fn expired(&self, before: Moment, limit: u64) -> Result<Vec<Job>, LedgerError> {
+        let query = format!(
+            "{} WHERE j.state IN ('done', 'cancelled', 'superseded') AND j.changed < ?1 AND NOT EXISTS (SELECT 1 FROM outbox o \
+             WHERE o.job_id = j.id AND (o.state NOT IN ('delivered', 'cancelled') OR o.changed >= ?1)) ORDER BY j.id LIMIT ?2",
+            rows::JOB
+        );
+        self.list(&query, params![before, Count(limit)], rows::job)
+    }
+
+    fn idle(&self, before: Moment, skip: u64, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
+        let query = "SELECT study_uid, series_uid FROM series s WHERE closed < ?1 AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.series_id = s.id) \
+                     AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.series_id = s.id) ORDER BY id LIMIT ?3 OFFSET ?2";
+        self.list(query, params![before, Count(skip), Count(limit)], |row| Ok(SeriesKey { study: row.get(0)?, series: row.get(1)? }))
+    }
+
     fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
         let query = "SELECT s.study_uid, s.series_uid FROM series s WHERE EXISTS (SELECT 1 FROM instances i WHERE i.series_id = s.id) \
                      AND NOT EXISTS (SELECT 1 FROM series x WHERE x.study_uid = s.study_uid AND ( \

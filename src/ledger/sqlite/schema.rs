@@ -24,6 +24,10 @@ pub const STEPS: &[&str] = &[
     // Files that can not be used.
     "CREATE TABLE refused_files (id INTEGER PRIMARY KEY AUTOINCREMENT, place TEXT NOT NULL UNIQUE, origin TEXT NOT NULL, bytes INTEGER NOT NULL,
      modified INTEGER NOT NULL, code TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL) STRICT;",
+    // Volumes whose results were removed: they are not done again.
+    "CREATE TABLE expired (series_id INTEGER NOT NULL REFERENCES series (id) ON DELETE CASCADE, input TEXT NOT NULL, PRIMARY KEY (series_id, input))
+     STRICT, WITHOUT ROWID;
+     CREATE INDEX jobs_changed ON jobs (changed) WHERE state IN ('done', 'cancelled', 'superseded');",
 ];
 
 /// Brings the tables to the latest version. Before the tables of an older version are touched, a copy of the file is made beside it;

@@ -17,6 +17,7 @@ struct Tables {
     series: Vec<SeriesRecord>,
     received: Vec<Received>,
     refused: Vec<RefusedFile>,
+    expired: Vec<(SeriesKey, String)>,
     prints: BTreeMap<SeriesKey, String>,
     arrived: BTreeMap<String, Moment>,
     /// Journal lines written so far, lines that were removed included.
@@ -264,6 +265,9 @@ impl Tables {
                 return Err(LedgerError::Invalid("input"));
             }
             let known = self.jobs.values().find(|j| j.series == closing.series && j.input == volume.input).map(|j| j.id);
+            if known.is_none() && self.expired.contains(&(closing.series.clone(), volume.input.clone())) {
+                continue;
+            }
             let id = known.unwrap_or_else(|| {
                 self.last_job += 1;
                 let (id, line) = (JobId(self.last_job), self.next_line());
@@ -325,6 +329,18 @@ impl Tables {
         Ok(())
     }
 
+    fn forget_idle(&mut self, series: &SeriesKey) {
+        if !self.jobs.values().any(|j| j.series == *series) && !self.received.iter().any(|r| r.series == *series) {
+            self.forget_series(series);
+        }
+    }
+
+    fn forget_series(&mut self, series: &SeriesKey) {
+        self.series.retain(|s| s.series != *series);
+        self.prints.remove(series);
+        self.expired.retain(|(s, _)| s != series);
+    }
+
     fn known(&self, id: JobId) -> Result<State, LedgerError> {
         self.jobs.get(&id).map(|j| j.progress.state).ok_or(LedgerError::UnknownJob(id))
     }
@@ -341,6 +357,7 @@ impl Tables {
                 self.series_of(&received.series.clone()).instances += u64::from(!self.received.iter().any(|r| r.path == received.path));
                 if !self.received.iter().any(|r| r.path == received.path) {
                     self.arrived.insert(received.path.clone(), now.date);
+                    self.expired.retain(|(series, _)| *series != received.series);
                     self.received.push(received);
                 }
                 Ok(())
@@ -525,9 +542,8 @@ impl Tables {
                 for job in &jobs {
                     self.write(now, Some(*job), None, Event::Discarded, (None, None), "retention", None);
                 }
-                if jobs.is_empty() && !self.received.iter().any(|r| r.series == series) {
-                    self.series.retain(|s| s.series != series);
-                    self.prints.remove(&series);
+                if !self.expired.iter().any(|(s, _)| *s == series) {
+                    self.forget_idle(&series);
                 }
                 Ok(())
             }
@@ -544,10 +560,31 @@ impl Tables {
                 self.outbox.retain(|_, d| d.job != job);
                 self.prints.remove(&gone.series);
                 if !self.jobs.values().any(|j| j.series == gone.series) {
-                    self.series.retain(|s| s.series != gone.series);
+                    self.forget_series(&gone.series);
                     self.received.retain(|r| r.series != gone.series);
                 }
                 self.write(now, Some(job), None, Event::Forgotten, (Some(state.name()), None), "retention", None);
+                Ok(())
+            }
+            Change::Expire { job } => {
+                use DeliveryState::*;
+                let state = self.known(job)?;
+                let open = self.outbox.values().any(|d| d.job == job && !matches!(d.state, Delivered | Cancelled));
+                if open || !matches!(state, State::Done | State::Cancelled | State::Superseded) {
+                    return wrong(job, state, "removing its result");
+                }
+                let gone = self.jobs.remove(&job).expect("known");
+                self.objects.remove(&job);
+                self.done.remove(&job);
+                self.outbox.retain(|_, d| d.job != job);
+                if state != State::Superseded {
+                    self.expired.push((gone.series, gone.input));
+                }
+                self.write(now, Some(job), None, Event::Forgotten, (Some(state.name()), None), "retention", None);
+                Ok(())
+            }
+            Change::ForgetSeries { series } => {
+                self.forget_idle(&series);
                 Ok(())
             }
             Change::Purged { who, name } => {
@@ -703,6 +740,25 @@ impl Reader for Model {
 
     fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError> {
         Ok(self.lock().prints.get(series).cloned())
+    }
+
+    fn expired(&self, before: Moment, limit: u64) -> Result<Vec<Job>, LedgerError> {
+        use DeliveryState::*;
+        let t = self.lock();
+        let delivered =
+            |id: JobId| t.outbox.values().filter(|d| d.job == id).all(|d| matches!(d.state, Delivered | Cancelled) && d.changed < before);
+        let ended = |j: &&Job| matches!(j.progress.state, State::Done | State::Cancelled | State::Superseded) && j.changed < before;
+        Ok(t.jobs.values().filter(ended).filter(|j| delivered(j.id)).take(limit as usize).cloned().collect())
+    }
+
+    fn idle(&self, before: Moment, skip: u64, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
+        let t = self.lock();
+        let idle = |s: &&SeriesRecord| {
+            s.closed.is_some_and(|at| at < before)
+                && !t.jobs.values().any(|j| j.series == s.series)
+                && !t.received.iter().any(|r| r.series == s.series)
+        };
+        Ok(t.series.iter().filter(idle).skip(skip as usize).take(limit as usize).map(|s| s.series.clone()).collect())
     }
 
     fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {

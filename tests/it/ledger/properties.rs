@@ -40,6 +40,8 @@ enum Wish {
     Purged,
     Discard(u8, u8),
     Forget(u8),
+    Expire(u8),
+    ForgetSeries(u8),
     ForgetJournal(u32),
     Train(TrainingChange),
 }
@@ -69,6 +71,8 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => Just(Wish::Purged),
         1 => (0u8..5, 0u8..4).prop_map(|(s, n)| Wish::Discard(s, n)),
         1 => (0u8..12).prop_map(Wish::Forget),
+        2 => (0u8..12).prop_map(Wish::Expire),
+        1 => (0u8..5).prop_map(Wish::ForgetSeries),
         1 => (0u32..200_000).prop_map(Wish::ForgetJournal),
         8 => training::change().prop_map(Wish::Train),
     ]
@@ -162,6 +166,8 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
         }
         Wish::Forget(n) => Change::Forget { job: job(n) },
         Wish::Train(change) => Change::Training(change.clone()),
+        Wish::Expire(n) => Change::Expire { job: job(n) },
+        Wish::ForgetSeries(series) => Change::ForgetSeries { series: key(u32::from(*series)) },
         Wish::ForgetJournal(ms) => Change::ForgetJournal { before: Moment(now.0 - i64::from(*ms)) },
     }
 }
@@ -176,6 +182,14 @@ fn settled(ledger: &dyn Ledger) -> Vec<Vec<SeriesKey>> {
     // In which order series became known is told elsewhere.
     all.iter_mut().for_each(|keys| keys.sort());
     all
+}
+
+fn over(ledger: &dyn Ledger) -> (Vec<JobId>, Vec<SeriesKey>) {
+    let before = Moment(ledger.now().0 - 20_000);
+    let jobs = ledger.expired(before, 100).expect("read").into_iter().map(|job| job.id).collect();
+    let mut idle = ledger.idle(before, 0, 100).expect("read");
+    idle.sort();
+    (jobs, idle)
 }
 
 fn undelivered(ledger: &dyn Ledger) -> Vec<JobId> {
@@ -200,7 +214,7 @@ fn all(ledger: &dyn Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
     let rest = (
         ledger.counts().expect("read"),
         (ledger.next_due().expect("read"), ledger.oldest().expect("read")),
-        (ledger.outbox().expect("read"), undelivered(ledger), settled(ledger)),
+        (ledger.outbox().expect("read"), undelivered(ledger), settled(ledger), over(ledger)),
         (ledger.unverified().expect("read"), transactions),
     );
     let own: Vec<_> = ledger.journal(None).expect("read").into_iter().map(|e| (e.event, e.at)).collect();
@@ -274,7 +288,7 @@ impl Witness {
                 }
                 // What is reopened and was not published before was adopted in this very commit.
                 Change::Reopen { job, .. } => *self.published.entry(*job).and_modify(|n| *n = (*n).max(1)).or_insert(1) -= 1,
-                Change::Forget { job } => {
+                Change::Forget { job } | Change::Expire { job } => {
                     self.wanted.remove(job);
                     self.published.remove(job);
                 }

@@ -34,6 +34,7 @@ stories! { told:
     results_since_the_last_check_are_told
     deliveries_go_in_order_and_a_crash_leaves_them_doubtful
     nothing_undelivered_is_forgotten
+    a_result_whose_time_is_over_is_not_made_again
     a_clock_that_jumps_moves_no_deadline
     acknowledged_instances_are_found_by_any_uid
     of_refused_files_those_that_came_last_are_kept
@@ -399,6 +400,52 @@ mod told {
         ledger.commit(vec![Change::ForgetJournal { before: ledger.now() }]).expect("durable");
         assert!(ledger.journal(Some(JobId(1))).expect("read").is_empty());
         assert_eq!(ledger.journal(Some(JobId(2))).expect("read").last().expect("kept").seq, seq);
+    }
+
+    pub fn a_result_whose_time_is_over_is_not_made_again(site: &mut dyn Site) {
+        let (ledger, _) = site.open();
+        let (pause, expire) = (Duration::from_secs(10), |job| Change::Expire { job: JobId(job) });
+        ledger.commit(vec![close(1, &["a"])]).expect("durable");
+        let token = ledger.claim(&lease("w")).expect("asked").expect("a job").token;
+        ledger.commit(vec![finish(token, &["pacs"])]).expect("durable");
+        site.clock().advance(pause);
+        let token = ledger.claim_delivery("pacs", &lease("d")).expect("asked").expect("one").token;
+        ledger.commit(vec![Change::ParkDelivery { token, doubtful: false, problem: problem("delivery.refused") }]).expect("durable");
+        site.clock().advance(pause);
+        // Refused is not delivered; and the time counts from the delivery.
+        let wrong = LedgerError::WrongState { job: JobId(1), state: State::Done, wish: "removing its result" };
+        assert_eq!((ledger.expired(ledger.now(), 9).expect("read"), ledger.commit(vec![expire(1)])), (vec![], Err(wrong)));
+        ledger.commit(vec![Change::Retry { job: JobId(1), who: "anna".into() }]).expect("durable");
+        let token = ledger.claim_delivery("pacs", &lease("d")).expect("asked").expect("one").token;
+        let delivered = ledger.now();
+        ledger.commit(vec![Change::Delivered { token, warning: None }]).expect("durable");
+        site.clock().advance(pause);
+        assert_eq!(ledger.expired(delivered, 9).expect("read"), []);
+        let over = ledger.expired(ledger.now(), 9).expect("read");
+        assert_eq!(over.iter().map(|job| job.id).collect::<Vec<_>>(), [JobId(1)]);
+        ledger.commit(vec![expire(1)]).expect("durable");
+        site.crash(ledger);
+        let (ledger, _) = site.open();
+        assert_eq!((ledger.job(JobId(1)).expect("read"), ledger.closed(&key(1)).expect("read")), (None, Some("p".into())));
+        assert!(ledger.objects(JobId(1)).expect("read").is_empty() && ledger.deliveries(JobId(1)).expect("read").is_empty());
+        // Found again, it is not done again; in another state it is.
+        ledger.commit(vec![close(1, &["a"])]).expect("durable");
+        assert_eq!(ledger.jobs(&Which::default()).expect("read"), []);
+        ledger.commit(vec![close(1, &["b"])]).expect("durable");
+        assert_eq!(state(&*ledger, 2), State::Queued);
+        // Nothing is known of a series that has neither jobs nor instances once it may go.
+        ledger.commit(vec![Change::Cancel { job: JobId(2), who: "anna".into() }, expire(2)]).expect("durable");
+        site.clock().advance(pause);
+        assert_eq!(ledger.idle(ledger.now(), 0, 9).expect("read"), [key(1)]);
+        assert_eq!(ledger.idle(ledger.now(), 1, 9).expect("read"), []);
+        ledger.commit(vec![Change::ForgetSeries { series: key(1) }]).expect("durable");
+        assert_eq!(ledger.closed(&key(1)).expect("read"), None);
+        // Sent once more after its result was removed, it is done again.
+        ledger.commit(vec![close(2, &["c"])]).expect("durable");
+        ledger.commit(vec![Change::Cancel { job: JobId(3), who: "anna".into() }, expire(3)]).expect("durable");
+        let received = Received { series: key(2), sop_instance: "1.9".into(), path: "a/b.dcm".into(), bytes: 5 };
+        ledger.commit(vec![Change::Receive(received), close(2, &["c"])]).expect("durable");
+        assert_eq!(state(&*ledger, 4), State::Queued);
     }
 
     pub fn a_clock_that_jumps_moves_no_deadline(site: &mut dyn Site) {
