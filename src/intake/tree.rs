@@ -45,6 +45,10 @@ struct Stamp {
 }
 
 impl Stamp {
+    fn words(self) -> String {
+        format!("{}-{}.{:09}-{}", self.size, self.seconds, self.nanoseconds, self.inode)
+    }
+
     fn of(meta: &Metadata) -> Stamp {
         Stamp { size: meta.len(), seconds: meta.mtime(), nanoseconds: meta.mtime_nsec(), inode: meta.ino() }
     }
@@ -212,6 +216,11 @@ impl Tree {
     /// The print of one series as a number, the same for every process of this version; none when it is not there.
     pub fn print(&self, series: &SeriesKey) -> Option<u64> {
         self.index.print(series)
+    }
+
+    /// The files of a series, each with words that name its state: when they change, so did the file.
+    pub fn files_of(&self, series: &SeriesKey) -> Vec<(PathBuf, String)> {
+        self.files(series).map(|(folder, name, known)| (folder.join(name), known.stamp.words())).collect()
     }
 
     /// The folders that hold files of a series.
@@ -390,6 +399,11 @@ struct Entries {
     folders: BTreeSet<OsString>,
     /// There is more than the limit, which is not looked at.
     beyond: bool,
+}
+
+/// The state of a file as [`Tree::files_of`] names it; none when it is not there.
+pub fn state_of(path: &Path) -> Option<String> {
+    Some(Stamp::of(&fs::symlink_metadata(path).ok()?).words())
 }
 
 /// Lists a folder; at most `limit` entries. Links are not followed, and nothing is opened.

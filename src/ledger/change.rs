@@ -170,6 +170,18 @@ pub enum Change {
         /// Which.
         series: SeriesKey,
     },
+    /// Files of a series are about to leave their watched folder: from now on those that are still there are no new state of it.
+    Leave {
+        /// Which.
+        series: SeriesKey,
+        /// Names each file in its state; the pipeline says how.
+        files: Vec<String>,
+    },
+    /// They have left.
+    Left {
+        /// Which.
+        series: SeriesKey,
+    },
     /// A person had all removed that there was of a study.
     Purged {
         /// Who.

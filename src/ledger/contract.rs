@@ -6,6 +6,7 @@ use super::names::State;
 use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, RefusedFile, Seq, SeriesRecord, Token, Transition};
 use super::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::dicom::SeriesKey;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Looks things up. Never blocks a writer.
@@ -65,6 +66,9 @@ pub trait Reader: Send + Sync {
     /// Series without jobs and without acknowledged instances that were found complete before `before`, by number; at most `limit` of those
     /// after the first `skip`.
     fn idle(&self, before: Moment, skip: u64, limit: u64) -> Result<Vec<SeriesKey>, LedgerError>;
+
+    /// Series whose files are leaving their watched folder, with the names of the files.
+    fn leaving(&self) -> Result<BTreeMap<SeriesKey, BTreeSet<String>>, LedgerError>;
 
     /// Series of which instances were received, at most `limit`, of studies that came to their end: every job done, ended or superseded
     /// before `before`, or parked before `parked_before`; every delivery made or ended before `before`; nothing received or found complete

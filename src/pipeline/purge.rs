@@ -1,8 +1,8 @@
 //! Removes all that there is of a study: for a patient who asks for it, or one that should never have come. No daemon may run meanwhile; who
 //! calls has the ledger for itself.
 
-use crate::audit::{Audit, Event, Study};
 use super::reconcile::{damaged_of, objects_in, strays, study_of};
+use crate::audit::{Audit, Event, Study};
 use crate::config::{Config, DestinationKind};
 use crate::dicom::guard::Limits;
 use crate::dicom::{Patient, SeriesKey, is_of_patient, read_identity};

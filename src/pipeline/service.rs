@@ -5,6 +5,7 @@
 //! quiet time finds it unchanged. What is to be done is in the ledger: the line there may be long, the street takes one
 //! job after the other.
 
+mod after;
 mod closing;
 mod refused;
 mod reload;
@@ -84,6 +85,8 @@ pub struct Service {
     unreadable: BTreeSet<PathBuf>,
     /// Files that can not be used, which the ledger has not heard of yet.
     unusable: Vec<Unusable>,
+    /// Files whose leaving an earlier process began have left.
+    gone_on: bool,
     policy: Policy,
     choice: Choice,
     order: Order,
@@ -220,6 +223,7 @@ impl Service {
             rules,
             unreadable: BTreeSet::new(),
             unusable: Vec::new(),
+            gone_on: false,
             policy,
             choice,
             order,
@@ -337,7 +341,8 @@ impl Service {
         }
         // What a notice told of came after it; anything else may have come at any time since the last look at everything.
         let noticed = self.noticed.take();
-        let after = if dirty == Dirty::All { self.looked.replace(now) } else { noticed };
+        let everything = dirty == Dirty::All;
+        let after = if everything { self.looked.replace(now) } else { noticed };
         let (found, errors) = self.tree.look(dirty);
         self.metrics.scanned(self.clock.monotonic().saturating_duration_since(now), found.files, found.bytes);
         // What lies in the spool was counted when it was received.
@@ -356,6 +361,7 @@ impl Service {
             self.metrics.fault(Code::DiskUnreadable);
         }
         self.unreadable = unreadable;
+        self.go_on_leaving();
 
         let told = |changed: &[SeriesKey]| {
             let progress = self.tree.progress(changed);
@@ -377,6 +383,9 @@ impl Service {
         for (study, since) in self.choice.studies.due(now, |study| is_open(settle, study)) {
             self.seat.moved();
             self.take_study(&study, since);
+        }
+        if everything {
+            self.clear();
         }
         self.metrics.series_open.set(self.settle.open() as i64);
         self.next_claim = Some(now);

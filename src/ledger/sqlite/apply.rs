@@ -100,6 +100,8 @@ impl Desk<'_> {
             Change::Discard { series, paths } => self.discard(&series, &paths),
             Change::Forget { job } => self.forget(job),
             Change::Expire { job } => self.expire(job),
+            Change::Leave { series, files } => self.leave(&series, &files),
+            Change::Left { series } => self.leave(&series, &[]),
             Change::ForgetSeries { series } => self.forget_series(&series),
             Change::Purged { who, name } => {
                 check("person", &who, NAME)?;

@@ -20,6 +20,7 @@ use crate::sys::crash::{self, Point};
 use crate::sys::durable::{self, Step, StorageError};
 use crate::sys::lock::LockFile;
 use rusqlite::{Connection, OpenFlags};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -343,6 +344,9 @@ impl Reader for SqliteLedger {
     }
     fn idle(&self, before: Moment, skip: u64, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
         self.reader.idle(before, skip, limit)
+    }
+    fn leaving(&self) -> Result<BTreeMap<SeriesKey, BTreeSet<String>>, LedgerError> {
+        self.reader.leaving()
     }
     fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
         self.reader.settled(before, parked_before, limit)

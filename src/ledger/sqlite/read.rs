@@ -13,6 +13,7 @@ use crate::ledger::records::{
 use crate::ledger::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::sys::clock::Clock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, ToSql, params};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -207,6 +208,16 @@ impl Reader for SqliteReader {
         let query = "SELECT study_uid, series_uid FROM series s WHERE closed < ?1 AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.series_id = s.id) \
                      AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.series_id = s.id) ORDER BY id LIMIT ?3 OFFSET ?2";
         self.list(query, params![before, Count(skip), Count(limit)], |row| Ok(SeriesKey { study: row.get(0)?, series: row.get(1)? }))
+    }
+
+    fn leaving(&self) -> Result<BTreeMap<SeriesKey, BTreeSet<String>>, LedgerError> {
+        let query = "SELECT s.study_uid, s.series_uid, l.file FROM leaving l JOIN series s ON s.id = l.series_id";
+        let mut leaving: BTreeMap<SeriesKey, BTreeSet<String>> = BTreeMap::new();
+        let files = self.list(query, [], |row| Ok((SeriesKey { study: row.get(0)?, series: row.get(1)? }, row.get(2)?)))?;
+        for (series, file) in files {
+            leaving.entry(series).or_default().insert(file);
+        }
+        Ok(leaving)
     }
 
     fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {

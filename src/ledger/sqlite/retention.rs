@@ -1,6 +1,6 @@
 //! What may go, inside the writer's transaction.
 
-use super::apply::{Desk, Note, wrong};
+use super::apply::{Desk, Note, check, wrong};
 use crate::dicom::SeriesKey;
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::{Event, State};
@@ -54,6 +54,17 @@ impl Desk<'_> {
         }
         let done_before = self.maybe("SELECT 1 FROM expired WHERE series_id = ?1", [series], |_| Ok(()))?.is_some();
         if done_before { Ok(()) } else { self.forget_series(key) }
+    }
+
+    /// From now on these files of a series are leaving, and no others.
+    pub fn leave(&self, key: &SeriesKey, files: &[String]) -> Result<(), LedgerError> {
+        let series = self.series(key)?;
+        self.run("DELETE FROM leaving WHERE series_id = ?1", [series])?;
+        for file in files {
+            check("file", file, 256)?;
+            self.run("INSERT INTO leaving (series_id, file) VALUES (?1, ?2) ON CONFLICT DO NOTHING", params![series, file])?;
+        }
+        Ok(())
     }
 
     /// What is known of a series goes, unless it has jobs or instances.

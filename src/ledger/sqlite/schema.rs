@@ -28,6 +28,9 @@ pub const STEPS: &[&str] = &[
     "CREATE TABLE expired (series_id INTEGER NOT NULL REFERENCES series (id) ON DELETE CASCADE, input TEXT NOT NULL, PRIMARY KEY (series_id, input))
      STRICT, WITHOUT ROWID;
      CREATE INDEX jobs_changed ON jobs (changed) WHERE state IN ('done', 'cancelled', 'superseded');",
+    // Files that are leaving a watched folder.
+    "CREATE TABLE leaving (series_id INTEGER NOT NULL REFERENCES series (id) ON DELETE CASCADE, file TEXT NOT NULL, PRIMARY KEY (series_id, file))
+     STRICT, WITHOUT ROWID;",
 ];
 
 /// Brings the tables to the latest version. Before the tables of an older version are touched, a copy of the file is made beside it;

@@ -104,7 +104,7 @@ impl Service {
     }
 
     /// Names the state of a series: its files, and the rules by which they are judged.
-    fn print(&self, key: &SeriesKey) -> String {
+    pub(super) fn print(&self, key: &SeriesKey) -> String {
         let hash = Sha256::new_with_prefix(self.tree.print(key).unwrap_or_default().to_le_bytes()).chain_update(&self.rules).finalize();
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
     }

@@ -1,7 +1,7 @@
 //! The reference: a ledger in memory that says in plain words what every ledger has to do. It shares no rule with the real one.
 
 use super::training::Book;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use stunetd::dicom::SeriesKey;
@@ -18,6 +18,7 @@ struct Tables {
     received: Vec<Received>,
     refused: Vec<RefusedFile>,
     expired: Vec<(SeriesKey, String)>,
+    leaving: BTreeMap<SeriesKey, BTreeSet<String>>,
     prints: BTreeMap<SeriesKey, String>,
     arrived: BTreeMap<String, Moment>,
     /// Journal lines written so far, lines that were removed included.
@@ -339,6 +340,7 @@ impl Tables {
         self.series.retain(|s| s.series != *series);
         self.prints.remove(series);
         self.expired.retain(|(s, _)| s != series);
+        self.leaving.remove(series);
     }
 
     fn known(&self, id: JobId) -> Result<State, LedgerError> {
@@ -587,6 +589,19 @@ impl Tables {
                 self.forget_idle(&series);
                 Ok(())
             }
+            Change::Leave { series, files } => {
+                self.series_of(&series);
+                self.leaving.remove(&series);
+                if !files.is_empty() {
+                    self.leaving.insert(series, files.into_iter().collect());
+                }
+                Ok(())
+            }
+            Change::Left { series } => {
+                self.series_of(&series);
+                self.leaving.remove(&series);
+                Ok(())
+            }
             Change::Purged { who, name } => {
                 let problem = Problem { code: "purged".into(), detail: name };
                 self.write(now, None, None, Event::Purged, (None, None), &who, Some(problem));
@@ -759,6 +774,10 @@ impl Reader for Model {
                 && !t.received.iter().any(|r| r.series == s.series)
         };
         Ok(t.series.iter().filter(idle).skip(skip as usize).take(limit as usize).map(|s| s.series.clone()).collect())
+    }
+
+    fn leaving(&self) -> Result<BTreeMap<SeriesKey, BTreeSet<String>>, LedgerError> {
+        Ok(self.lock().leaving.clone())
     }
 
     fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {

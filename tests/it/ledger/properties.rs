@@ -42,6 +42,8 @@ enum Wish {
     Forget(u8),
     Expire(u8),
     ForgetSeries(u8),
+    Leave(u8, u8),
+    Left(u8),
     ForgetJournal(u32),
     Train(TrainingChange),
 }
@@ -73,6 +75,8 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => (0u8..12).prop_map(Wish::Forget),
         2 => (0u8..12).prop_map(Wish::Expire),
         1 => (0u8..5).prop_map(Wish::ForgetSeries),
+        1 => (0u8..5, 0u8..3).prop_map(|(s, n)| Wish::Leave(s, n)),
+        1 => (0u8..5).prop_map(Wish::Left),
         1 => (0u32..200_000).prop_map(Wish::ForgetJournal),
         8 => training::change().prop_map(Wish::Train),
     ]
@@ -167,6 +171,8 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
         Wish::Forget(n) => Change::Forget { job: job(n) },
         Wish::Train(change) => Change::Training(change.clone()),
         Wish::Expire(n) => Change::Expire { job: job(n) },
+        Wish::Leave(series, n) => Change::Leave { series: key(u32::from(*series)), files: (0..*n).map(|n| format!("file {n}")).collect() },
+        Wish::Left(series) => Change::Left { series: key(u32::from(*series)) },
         Wish::ForgetSeries(series) => Change::ForgetSeries { series: key(u32::from(*series)) },
         Wish::ForgetJournal(ms) => Change::ForgetJournal { before: Moment(now.0 - i64::from(*ms)) },
     }
@@ -214,7 +220,7 @@ fn all(ledger: &dyn Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
     let rest = (
         ledger.counts().expect("read"),
         (ledger.next_due().expect("read"), ledger.oldest().expect("read")),
-        (ledger.outbox().expect("read"), undelivered(ledger), settled(ledger), over(ledger)),
+        (ledger.outbox().expect("read"), undelivered(ledger), settled(ledger), over(ledger), ledger.leaving().expect("read")),
         (ledger.unverified().expect("read"), transactions),
     );
     let own: Vec<_> = ledger.journal(None).expect("read").into_iter().map(|e| (e.event, e.at)).collect();
