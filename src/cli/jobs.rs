@@ -4,7 +4,7 @@
 //! daemon they open the ledger themselves.
 
 use super::report::{print_json, print_line};
-use super::{jobs_refused, jobs_report};
+use super::{jobs_refused, jobs_report, jobs_superseded};
 use crate::audit::Audit;
 use crate::config::{self, Config};
 use crate::fault::{Code, Fault};
@@ -39,6 +39,9 @@ enum Verb {
         /// All states
         #[arg(long, conflicts_with = "state")]
         all: bool,
+        /// Results that were delivered and that a later revision took the place of: what has to be hidden at the destinations
+        #[arg(long, conflicts_with_all = ["state", "all"])]
+        superseded: bool,
         /// At most so many
         #[arg(long, default_value_t = 200)]
         limit: u64,
@@ -85,7 +88,11 @@ fn parse_state(text: &str) -> Result<State, String> {
 pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let config = config::load(&args.config)?;
     match args.verb {
-        Verb::List { state, all, limit, after } => {
+        Verb::List { superseded: true, .. } => {
+            let superseded = jobs_superseded::Superseded::read(&read(&config)?, &config.output.path)?;
+            tell(args.json, || superseded.json(), || superseded.page())?;
+        }
+        Verb::List { state, all, limit, after, superseded: false } => {
             let ledger = read(&config)?;
             let undelivered = !all && state.is_empty();
             let states = if all {

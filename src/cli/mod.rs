@@ -15,6 +15,7 @@ mod inspect;
 mod jobs;
 mod jobs_refused;
 mod jobs_report;
+mod jobs_superseded;
 mod model;
 mod model_forward;
 mod model_import;

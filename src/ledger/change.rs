@@ -231,6 +231,8 @@ pub struct NewVolume {
     pub priority: Priority,
     /// The rule that chose it, `all` where the configuration has none.
     pub rule: Option<String>,
+    /// The rule that took it as the best of its study; none when the rule takes all that match.
+    pub contest: Option<String>,
     /// Its result, when one lies there already: the job is done from the start.
     pub result: Option<Published>,
     /// Who is to get such a result.

@@ -100,6 +100,9 @@ pub struct Job {
     pub priority: Priority,
     /// The rule that chose it when it was queued; none when nothing says so.
     pub rule: Option<String>,
+    /// The rule that took it as the best of its study; none when the rule takes all that match.
+    #[serde(skip)]
+    pub contest: Option<String>,
     /// When it was queued: the date that its objects carry.
     pub created: Moment,
     /// When its state changed last.

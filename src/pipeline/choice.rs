@@ -45,6 +45,10 @@ pub struct Chosen {
     pub channels: Vec<Series>,
     /// The rule.
     pub rule: usize,
+    /// The rule that took it as the best of its study; none when the rule takes all that match.
+    pub contest: Option<String>,
+    /// Series of the study that it is better than by that rule.
+    pub outdone: Vec<SeriesKey>,
 }
 
 /// The rules, the studies that wait for them, and what was said.
@@ -130,15 +134,22 @@ impl Choice {
             .iter()
             .map(|c| Decided { key: c.key.clone(), chosen: Vec::new(), refusals: c.refusals.clone(), said: Vec::new() })
             .collect();
-        for (verdict, (owner, ..)) in select(&self.rules, &series).into_iter().zip(&volumes) {
+        let verdicts = select(&self.rules, &series);
+        let outdone = |by: usize| -> Vec<SeriesKey> {
+            let lost = |verdict: &Verdict| matches!(verdict, Verdict::NotBest { winner, .. } if *winner == by);
+            verdicts.iter().zip(&volumes).filter(|(verdict, _)| lost(verdict)).map(|(_, (owner, ..))| all[*owner].key.clone()).collect()
+        };
+        for (index, (verdict, (owner, ..))) in verdicts.iter().zip(&volumes).enumerate() {
             let decided = &mut decided[*owner];
             decided.refusals.extend(verdict.refusal(&self.rules, &series));
-            decided.said.extend(evaluations(&verdict, self.rules.len()));
+            decided.said.extend(evaluations(verdict, self.rules.len()));
             let Verdict::Selected { rule, channels, flags } = verdict else { continue };
             let names: Vec<&str> = channels.iter().map(|&i| volumes[i].1.as_str()).collect();
             let mut channels: Vec<Series> = channels.iter().map(|&i| series[i].clone()).collect();
             channels.iter_mut().for_each(|s| s.warnings.extend(flags.iter().map(|f| (*f).to_owned())));
-            decided.chosen.push(Chosen { input: joined(&names), channels, rule });
+            let best = |rule: &&Rule| rule.select.per_study == config::PerStudy::Best;
+            let contest = self.rules.get(*rule).filter(best).map(|rule| rule.name().to_owned());
+            decided.chosen.push(Chosen { input: joined(&names), channels, rule: *rule, contest, outdone: outdone(index) });
         }
         decided
     }

@@ -240,6 +240,10 @@ impl Desk<'_> {
             None if self.is_expired(series, &volume.input)? => return Ok(()),
             None => self.insert(series, volume)?,
         };
+        if job.contest != volume.contest {
+            self.run("UPDATE jobs SET contest = ?2 WHERE id = ?1", params![job.id, volume.contest])?;
+            job.contest.clone_from(&volume.contest);
+        }
         let before = job.progress.state;
         match (&volume.result, before) {
             (Some(result), State::Queued | State::Waiting | State::Superseded) => {
@@ -256,8 +260,9 @@ impl Desk<'_> {
     fn insert(&self, series: i64, volume: &NewVolume) -> Result<Job, LedgerError> {
         let progress = Progress::queued(volume.priority, self.next("line")?);
         let insert = "INSERT INTO jobs (series_id, input, priority, created, changed, state, attempts, failures, crashes, crashes_alone, suspect, \
-                      rank, line, rule) VALUES (?1, ?2, ?3, ?4, ?4, 'queued', 0, 0, 0, 0, 0, ?5, ?6, ?7)";
-        let values = params![series, volume.input, volume.priority, self.date, volume.priority as i64, Count(progress.line), volume.rule];
+                      rank, line, rule, contest) VALUES (?1, ?2, ?3, ?4, ?4, 'queued', 0, 0, 0, 0, 0, ?5, ?6, ?7, ?8)";
+        let (priority, rank) = (volume.priority, volume.priority as i64);
+        let values = params![series, volume.input, priority, self.date, rank, Count(progress.line), volume.rule, volume.contest];
         self.run(insert, values)?;
         let id = JobId(u64::try_from(self.connection.last_insert_rowid()).unwrap_or_default());
         self.note(Note { job: Some(id), after: Some(State::Queued.name()), ..Note::of(Event::Queued, "intake") })?;

@@ -28,6 +28,8 @@ pub const STEPS: &[&str] = &[
     "CREATE TABLE expired (series_id INTEGER NOT NULL REFERENCES series (id) ON DELETE CASCADE, input TEXT NOT NULL, PRIMARY KEY (series_id, input))
      STRICT, WITHOUT ROWID;
      CREATE INDEX jobs_changed ON jobs (changed) WHERE state IN ('done', 'cancelled', 'superseded');",
+    // The rule that took a job's volume as the best of its study.
+    "ALTER TABLE jobs ADD COLUMN contest TEXT;",
     // Files that are leaving a watched folder.
     "CREATE TABLE leaving (series_id INTEGER NOT NULL REFERENCES series (id) ON DELETE CASCADE, file TEXT NOT NULL, PRIMARY KEY (series_id, file))
      STRICT, WITHOUT ROWID;",

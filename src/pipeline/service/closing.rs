@@ -11,7 +11,7 @@ use crate::fault::{Code, Fault};
 use crate::intake::scan::ScanLimits;
 use crate::intake::tree::Loaded;
 use crate::ledger::{Closing, Evidence, Job, NewVolume, Problem};
-use crate::results::Replaced;
+use crate::results::{Replaced, ResultManifest};
 use crate::series::{self, Refusal, Series};
 use crate::sys::crash::{self, Point};
 use crate::telemetry::log::keyed_hash;
@@ -100,7 +100,8 @@ impl Service {
 
     fn wanted(&self, case: &Chosen) -> NewVolume {
         let rule = self.choice.rule(case.rule).map(str::to_owned);
-        NewVolume { input: case.input.clone(), priority: self.choice.priority(case.rule), rule, result: None, destinations: Vec::new() }
+        let (input, contest) = (case.input.clone(), case.contest.clone());
+        NewVolume { input, priority: self.choice.priority(case.rule), rule, contest, result: None, destinations: Vec::new() }
     }
 
     /// Names the state of a series: its files, and the rules by which they are judged.
@@ -133,7 +134,7 @@ impl Service {
         let since = self.since.remove(&name).unwrap_or_else(|| self.clock.monotonic());
         let token = self.jobs.claimed(job.id).map(|claimed| claimed.token);
         let Some(grid) = case.channels.get(order.model.manifest.preprocessing.grid_channel) else { return self.gone(&job) };
-        let replaces = match self.jobs.pin(job.id, &order.model.digest).and_then(|()| self.replaced_by(&job, grid)) {
+        let replaces = match self.jobs.pin(job.id, &order.model.digest).and_then(|()| self.replaced_by(&job, grid, &case.outdone)) {
             Ok(replaces) => replaces,
             Err(fault) => {
                 self.metrics.fault(fault.code);
@@ -161,13 +162,22 @@ impl Service {
         decided.chosen.into_iter().find(|case| case.input == job.input)
     }
 
-    /// The latest result of the same volume of the series, which this one takes the place of.
-    fn replaced_by(&self, job: &Job, series: &Series) -> Result<Option<Replaced>, Fault> {
+    /// The latest result whose place this one takes: of the same volume of the series, or of the series that was the best of its study by
+    /// the same rule before.
+    fn replaced_by(&self, job: &Job, series: &Series, outdone: &[SeriesKey]) -> Result<Option<Replaced>, Fault> {
         let mut latest: Option<Replaced> = None;
+        let mut see = |folder: &str, replaced: &dyn Fn(&ResultManifest) -> Option<Replaced>| -> Result<(), Fault> {
+            let manifest = delivery::published(&self.config.output.path.join(folder))?;
+            latest = [latest.take(), manifest.as_ref().and_then(replaced)].into_iter().flatten().max_by_key(|r| r.revision);
+            Ok(())
+        };
         for folder in self.jobs.results_of(&job.series)? {
-            let Some(manifest) = delivery::published(&self.config.output.path.join(folder))? else { continue };
-            let earlier = manifest.as_replaced(series);
-            latest = [latest, earlier].into_iter().flatten().max_by_key(|r| r.revision);
+            see(&folder, &|manifest| manifest.as_replaced(series))?;
+        }
+        for rival in outdone {
+            for folder in self.jobs.results_of(rival)? {
+                see(&folder, &|manifest| manifest.as_outdone(&rival.series, series.phase))?;
+            }
         }
         Ok(latest)
     }

@@ -291,6 +291,7 @@ impl Tables {
                     input: volume.input.clone(),
                     priority: volume.priority,
                     rule: volume.rule.clone(),
+                    contest: None,
                     created: now.date,
                     changed: now.date,
                     model: None,
@@ -301,6 +302,7 @@ impl Tables {
                 self.write(now, Some(id), None, Event::Queued, (None, Some("queued")), "intake", None);
                 id
             });
+            self.jobs.get_mut(&id).expect("known").contest.clone_from(&volume.contest);
             match (self.jobs[&id].progress.state, volume.result.clone()) {
                 (State::Queued | State::Waiting | State::Superseded, Some(result)) => {
                     self.publish(now, id, (Event::Adopted, "intake"), result, &volume.destinations, true)

@@ -114,6 +114,7 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
         Wish::Close(series, inputs, priority, there) => {
             let volumes = inputs.iter().map(|i| NewVolume {
                 priority: Priority::ALL[usize::from(*priority)],
+                contest: (*priority > 0).then(|| format!("place {priority}")),
                 result: there.then(|| result(&format!("found-{series}-{i}"))),
                 destinations: vec!["pacs".into()],
                 ..volume(i.to_string())

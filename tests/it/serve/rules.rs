@@ -134,6 +134,56 @@ fn one_series_of_a_study_is_segmented_and_a_better_late_one_too() {
     assert_eq!((world.engine.calls(), world.results().len()), (3, 3));
 }
 
+#[test]
+fn a_better_series_that_comes_late_takes_the_place_of_the_former_best() {
+    let rules = "[[select]]\nname = \"best\"\nper_study = \"best\"\nprefer = [\"slices\"]\n";
+    let mut world = world(rules);
+    let share = world.spool().with_file_name("share");
+    let (configure, path) = (world.configure, share.clone());
+    world.configure = Box::new(move |config| {
+        configure(config);
+        let (kind, accepts) = (stunetd::config::DestinationKind::Folder, stunetd::config::Accepts::Research);
+        let name = "share".to_string();
+        config.destination = vec![stunetd::config::Destination { name, kind, accepts, path: path.clone(), ..Default::default() }];
+    });
+    let daemon = Daemon::start(&world);
+    Ct::new(1, 6).in_study(1).write(&world.incoming());
+    let first = daemon.next_result();
+    // The share is away, so the first result is still to be delivered when a better series comes.
+    let attempts = |result: &str| daemon.metric(&format!("stunetd_delivery_attempts_total{{destination=\"share\",result=\"{result}\"}}"));
+    daemon.passes("it is tried", || attempts("unreachable") > 0.0);
+    Ct::new(2, 8).in_study(1).write(&world.incoming());
+    let second = daemon.next_result();
+    std::fs::create_dir(&share).expect("folder");
+    daemon.passes("the better one is delivered", || attempts("delivered") == 1.0);
+    Ct::new(3, 10).in_study(1).write(&world.incoming());
+    let third = daemon.next_result();
+    daemon.passes("the best is delivered", || attempts("delivered") == 2.0);
+    let mut delivered: Vec<String> =
+        std::fs::read_dir(&share).expect("folder").map(|e| e.expect("entry").file_name().into_string().expect("name")).collect();
+    delivered.sort();
+    let mut expected = vec![second.clone(), third.clone()];
+    expected.sort();
+    assert_eq!(delivered, expected);
+    daemon.end().expect("a clean end");
+
+    let instances = |folder: &str| -> Vec<String> {
+        world.manifest(folder).outputs.iter().filter_map(|o| Some(o.dicom.as_ref()?.sop_instance.clone())).collect()
+    };
+    let replaces = |folder: &str| world.manifest(folder).replaces.map(|r| (r.revision, r.instances, r.first_source));
+    let source = || Some(Ct::new(1, 6).series_uid().to_string());
+    assert_eq!(replaces(&first), None);
+    assert_eq!(replaces(&second), Some((2, instances(&first), source())));
+    assert_eq!(replaces(&third), Some((3, instances(&second), source())));
+    let number = |folder: &str| {
+        let object = std::fs::read(world.output().join(folder).join("seg.dcm")).expect("object");
+        let at = object.windows(6).position(|w| w == b"\x20\x00\x11\x00IS").expect("Series Number");
+        let length = usize::from(object[at + 6]);
+        String::from_utf8_lossy(&object[at + 8..at + 8 + length]).trim().parse::<u32>().expect("a number")
+    };
+    assert_eq!((number(&second), number(&third)), (number(&first) + 1, number(&first) + 2));
+}
+
 /// The files of the generated PET and CT of one patient, by modality.
 fn pair() -> Option<BTreeMap<String, Vec<PathBuf>>> {
     let found = scan(&cases()?.join("pet_ct_pair"), &ScanLimits::default()).expect("scan");
