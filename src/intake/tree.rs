@@ -8,7 +8,7 @@ mod index;
 use super::scan::{self, ScanLimits};
 use super::unusable::Unusable;
 use super::watch::Dirty;
-use crate::dicom::{Instance, RefusedFile, SeriesKey};
+use crate::dicom::{Instance, RefusedFile, SeriesKey, read_identity};
 use crate::fault::Code;
 use crate::series::{self, Series, Trace, Wholeness};
 use index::Index;
@@ -103,6 +103,8 @@ pub struct Found {
     pub refused: BTreeMap<Code, u64>,
     /// What is not used, but for whole objects that nobody expects to be: at most [`MOST_TOLD`].
     pub unusable: Vec<Unusable>,
+    /// Series of whole objects that are never segmented, as far as that is told: at most [`MOST_TOLD`].
+    pub others: BTreeMap<SeriesKey, Code>,
 }
 
 /// Entries that one look tells of by themselves; of more only the number is told.
@@ -299,6 +301,12 @@ impl Tree {
         scan::read_file(path, self.relative(path), &self.limits)
     }
 
+    /// The series of an object of any kind.
+    fn series_of(&self, path: &Path) -> Option<SeriesKey> {
+        let identity = read_identity(path, &self.limits.file).ok()?;
+        Some(SeriesKey { study: identity.study_uid.to_string(), series: identity.series_uid.to_string() })
+    }
+
     /// Compares a folder with what is known of it: files in a new state are added to `news`, new folders are returned. What is not read is
     /// told of in `found`: at once, or, if it may still be being written, when a look at everything finds it as the one before did.
     fn list(
@@ -352,15 +360,20 @@ impl Tree {
 
     /// Reads the headers of new files and files them.
     fn read(&mut self, news: Vec<(PathBuf, Stamp)>, found: &mut Found) {
-        let headers: Vec<(Option<SeriesKey>, Result<Trace, Code>)> = news
+        let headers: Vec<_> = news
             .par_iter()
             .with_min_len(16)
             .map(|(path, _)| match self.read_file(path) {
-                Ok(i) => (Some(i.series_key()), Ok(series::trace(&i))),
-                Err(refused) => (refused.member_of, Err(refused.code)),
+                Ok(i) => (Some(i.series_key()), Ok(series::trace(&i)), None),
+                Err(refused) => (refused.member_of, Err(refused.code), is_expected(refused.code).then(|| self.series_of(path)).flatten()),
             })
             .collect();
-        for ((path, stamp), (series, read)) in news.into_iter().zip(headers) {
+        for ((path, stamp), (series, read, other)) in news.into_iter().zip(headers) {
+            if let (Err(code), Some(other)) = (&read, other)
+                && found.others.len() < MOST_TOLD
+            {
+                found.others.insert(other, *code);
+            }
             found.files += 1;
             found.bytes += stamp.size;
             if let Some(root) = self.roots.iter().find(|root| path.starts_with(root)) {

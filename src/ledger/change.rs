@@ -14,6 +14,18 @@ pub enum Change {
     Receive(Received),
     /// A series was found complete: its volumes become jobs.
     Close(Closing),
+    /// A series is complete, and waits for the rest of its study.
+    Wait {
+        /// Which.
+        series: SeriesKey,
+    },
+    /// A series of objects was found that are never segmented. Nothing changes where more is known of it.
+    Other {
+        /// Which.
+        series: SeriesKey,
+        /// Why not.
+        problem: Problem,
+    },
     /// The job's result is published; `destinations` are to get it.
     Finish {
         /// The worker's claim.

@@ -301,6 +301,8 @@ pub struct SeriesRecord {
     pub series: SeriesKey,
     /// When it was found complete last.
     pub closed: Option<Moment>,
+    /// Since when it is complete and waits for the rest of its study.
+    pub waiting: Option<Moment>,
     /// How often it was found complete.
     pub closings: u32,
     /// Why parts of it are not processed.

@@ -353,7 +353,7 @@ impl Service {
             tracing::debug!(%code, count, "files that can not be used");
             self.metrics.instances_rejected(code, count);
         }
-        self.refuse(found.unusable);
+        self.write_down(found.unusable, found.others);
         let unreadable: BTreeSet<PathBuf> = errors.iter().map(|(root, _)| root.clone()).collect();
         for (root, error) in errors.iter().filter(|(root, _)| !self.unreadable.contains(root)) {
             // Watched folders stand in the configuration; they name no patient.
@@ -502,7 +502,9 @@ impl Service {
             Class::Poison => {
                 tracing::warn!(%job, series, code = %fault.code, "parked: {} {cause} {}", fault.detail, fault.code.action());
                 self.metrics.job_parked(fault.code);
+                let study = self.jobs.claimed(job).map(|claimed| claimed.series.study.clone());
                 self.jobs.park(job, &fault);
+                study.iter().for_each(|study| self.reconsider(study));
             }
         }
         Ok(())

@@ -54,6 +54,11 @@ impl Desk<'_> {
         match change {
             Change::Receive(received) => self.receive(&received),
             Change::Close(closing) => self.close(closing),
+            Change::Wait { series } => {
+                let series = self.series(&series)?;
+                self.run("UPDATE series SET waiting = ?2 WHERE id = ?1", params![series, self.date]).map(|_| ())
+            }
+            Change::Other { series, problem } => self.other(&series, &problem),
             Change::Finish { token, result, destinations, doubtful } => {
                 let mut job = self.held(token)?;
                 let who = owner(&job.progress);
@@ -201,7 +206,7 @@ impl Desk<'_> {
 
     fn close(&self, closing: Closing) -> Result<(), LedgerError> {
         let series = self.series(&closing.series)?;
-        let update = "UPDATE series SET closings = closings + 1, closed = ?2, evidence = ?3, print = ?4 WHERE id = ?1";
+        let update = "UPDATE series SET closings = closings + 1, closed = ?2, evidence = ?3, print = ?4, waiting = NULL WHERE id = ?1";
         check("print", &closing.print, NAME)?;
         self.run(update, params![series, self.date, closing.evidence.name(), closing.print])?;
         self.run("DELETE FROM refusals WHERE series_id = ?1", [series])?;
@@ -229,6 +234,17 @@ impl Desk<'_> {
                 State::Done => self.cancel_deliveries(job.id, "intake").map(|_| ())?,
                 State::Running | State::Cancelled | State::Superseded => {}
             }
+        }
+        Ok(())
+    }
+
+    fn other(&self, key: &SeriesKey, problem: &Problem) -> Result<(), LedgerError> {
+        check("words", &problem.code, NAME)?;
+        let series = self.series(key)?;
+        let update = "UPDATE series SET closed = ?2 WHERE id = ?1 AND closed IS NULL AND waiting IS NULL";
+        if self.run(update, params![series, self.date])? > 0 {
+            let insert = "INSERT INTO refusals (series_id, place, code, detail) VALUES (?1, 0, ?2, ?3)";
+            self.run(insert, params![series, problem.code, short(&problem.detail)])?;
         }
         Ok(())
     }

@@ -173,12 +173,12 @@ impl Reader for SqliteReader {
     }
 
     fn series(&self, uid: &str) -> Result<Vec<SeriesRecord>, LedgerError> {
-        let query = "SELECT id, study_uid, series_uid, closed, closings, (SELECT count(*) FROM instances i WHERE i.series_id = series.id) FROM series \
+        let query = "SELECT id, study_uid, series_uid, closed, waiting, closings, (SELECT count(*) FROM instances i WHERE i.series_id = series.id) FROM series \
                      WHERE series_uid = ?1 OR study_uid = ?1 OR id IN (SELECT series_id FROM instances WHERE sop_instance_uid = ?1) ORDER BY id";
         let found: Vec<(i64, SeriesRecord)> = self.list(query, [uid], |row| {
             let series = SeriesKey { study: row.get(1)?, series: row.get(2)? };
-            let (closed, closings, instances) = (row.get(3)?, row.get(4)?, row.get::<_, Count>(5)?.0);
-            Ok((row.get(0)?, SeriesRecord { series, closed, closings, refusals: Vec::new(), instances }))
+            let (closed, waiting, closings, instances) = (row.get(3)?, row.get(4)?, row.get(5)?, row.get::<_, Count>(6)?.0);
+            Ok((row.get(0)?, SeriesRecord { series, closed, waiting, closings, refusals: Vec::new(), instances }))
         })?;
         let whole = found.into_iter().map(|(id, mut record)| {
             record.refusals = self.list("SELECT code, detail FROM refusals WHERE series_id = ?1 ORDER BY place", [id], |row| {

@@ -30,6 +30,8 @@ pub const STEPS: &[&str] = &[
      CREATE INDEX jobs_changed ON jobs (changed) WHERE state IN ('done', 'cancelled', 'superseded');",
     // The rule that took a job's volume as the best of its study.
     "ALTER TABLE jobs ADD COLUMN contest TEXT;",
+    // Since when a series waits for the rest of its study.
+    "ALTER TABLE series ADD COLUMN waiting INTEGER;",
     // Files that are leaving a watched folder.
     "CREATE TABLE leaving (series_id INTEGER NOT NULL REFERENCES series (id) ON DELETE CASCADE, file TEXT NOT NULL, PRIMARY KEY (series_id, file))
      STRICT, WITHOUT ROWID;",

@@ -10,13 +10,14 @@ use crate::dicom::{PixelFormat, SeriesKey};
 use crate::fault::{Code, Fault};
 use crate::intake::scan::ScanLimits;
 use crate::intake::tree::Loaded;
-use crate::ledger::{Closing, Evidence, Job, NewVolume, Problem};
+use crate::ledger::{Change, Closing, Evidence, Job, NewVolume, Problem, State, Which};
 use crate::results::{Replaced, ResultManifest};
 use crate::series::{self, Refusal, Series};
 use crate::sys::crash::{self, Point};
 use crate::telemetry::log::keyed_hash;
 use crate::volume::decode::plane_digest;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -33,7 +34,7 @@ impl Service {
             self.settle.take(key);
             self.metrics.series_closed(evidence);
             tracing::debug!(series = keyed_hash(&key.series), "is as it was");
-            return;
+            return self.reconsider(&key.study);
         }
         // Changed since the look: the next look sees it.
         let Some(loaded) = self.tree.load(key) else { return };
@@ -41,9 +42,13 @@ impl Service {
         let complete = self.complete(key, loaded);
         if self.choice.needs_study(&complete) {
             self.metrics.series_closed(evidence);
+            // For people who ask; the daemon finds it again.
+            if let Err(error) = self.jobs.ledger().commit(vec![Change::Wait { series: key.clone() }]) {
+                tracing::debug!("the ledger does not know that a series waits: {error}");
+            }
             return self.choice.wait(key, evidence, self.clock.monotonic(), since);
         }
-        let decided = self.choice.decide(vec![complete]);
+        let decided = self.choice.decide(vec![complete], &BTreeSet::new());
         if self.close(decided.into_iter().map(|d| (d, evidence)).collect(), since) {
             self.metrics.series_closed(evidence);
         } else {
@@ -62,10 +67,31 @@ impl Service {
             all.push(self.complete(key, loaded));
         }
         let waited: Vec<bool> = all.iter().map(|complete| self.choice.needs_study(complete)).collect();
-        let decided = self.choice.decide(all).into_iter().zip(waited).filter_map(|(decided, waited)| waited.then_some(decided)).collect();
+        let failed = self.failed_winners(study);
+        let decided =
+            self.choice.decide(all, &failed).into_iter().zip(waited).filter_map(|(decided, waited)| waited.then_some(decided)).collect();
         let news = self.choice.news(study, decided);
         if !self.close(news, since) {
             self.choice.studies.wait(study, now, since);
+        }
+    }
+
+    /// Cases of a study that were taken as the best of it, and turned out to be of no use when they were read.
+    fn failed_winners(&self, study: &str) -> BTreeSet<(SeriesKey, String)> {
+        if !self.choice.has_contests() {
+            return BTreeSet::new();
+        }
+        let which = Which { states: vec![State::Parked], uid: Some(study.into()), ..Which::default() };
+        let parked = self.jobs.ledger().jobs(&which).unwrap_or_default().into_iter();
+        let failed = parked.filter(|job| job.contest.is_some() && job.series.study == study && has_failed(job));
+        failed.map(|job| (job.series, job.input)).collect()
+    }
+
+    /// Has a study decided about once more when the best series of it can not be used: the next best is to take its place.
+    pub(super) fn reconsider(&mut self, study: &str) {
+        if !self.failed_winners(study).is_empty() {
+            let now = self.clock.monotonic();
+            self.choice.studies.wait(study, now, now);
         }
     }
 
@@ -158,7 +184,7 @@ impl Service {
             let others = self.settle.known().map(|(key, _)| key).filter(|key| key.study == job.series.study && **key != job.series);
             all.extend(others.filter_map(|key| Some(self.complete(key, self.tree.load(key)?))));
         }
-        let decided = self.choice.decide(all).into_iter().next()?;
+        let decided = self.choice.decide(all, &self.failed_winners(&job.series.study)).into_iter().next()?;
         decided.chosen.into_iter().find(|case| case.input == job.input)
     }
 
@@ -196,4 +222,11 @@ impl Service {
             self.jobs.postpone(job.id, &fault);
         }
     }
+}
+
+/// Whether a job is parked because of what its files are.
+fn has_failed(job: &Job) -> bool {
+    let code = job.progress.problem.as_ref().and_then(|problem| Code::from_name(&problem.code));
+    let of_files = code.is_some_and(|code| matches!(code.area(), "input" | "codec" | "series" | "quantity" | "volume" | "memory"));
+    job.progress.state == State::Parked && of_files
 }

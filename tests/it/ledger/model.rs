@@ -194,7 +194,14 @@ impl Tables {
 
     fn series_of(&mut self, key: &SeriesKey) -> &mut SeriesRecord {
         if !self.series.iter().any(|s| s.series == *key) {
-            self.series.push(SeriesRecord { series: key.clone(), closed: None, closings: 0, refusals: vec![], instances: 0 });
+            self.series.push(SeriesRecord {
+                series: key.clone(),
+                closed: None,
+                waiting: None,
+                closings: 0,
+                refusals: vec![],
+                instances: 0,
+            });
         }
         self.series.iter_mut().find(|s| s.series == *key).expect("just made")
     }
@@ -259,6 +266,7 @@ impl Tables {
         let record = self.series_of(&closing.series);
         record.closings += 1;
         record.closed = Some(now.date);
+        record.waiting = None;
         record.refusals = closing.refusals;
         self.prints.insert(closing.series.clone(), closing.print);
         for volume in &closing.volumes {
@@ -367,6 +375,17 @@ impl Tables {
                 Ok(())
             }
             Change::Close(closing) => self.close(now, closing),
+            Change::Wait { series } => {
+                self.series_of(&series).waiting = Some(now.date);
+                Ok(())
+            }
+            Change::Other { series, problem } => {
+                let record = self.series_of(&series);
+                if record.closed.is_none() && record.waiting.is_none() {
+                    (record.closed, record.refusals) = (Some(now.date), vec![problem]);
+                }
+                Ok(())
+            }
             Change::Finish { token, result, destinations, doubtful } => {
                 let (id, who) = self.holder(token)?;
                 self.publish(now, id, (Event::Finished, &who), result, &destinations, doubtful);

@@ -44,6 +44,8 @@ enum Wish {
     ForgetSeries(u8),
     Leave(u8, u8),
     Left(u8),
+    Wait(u8),
+    Other(u8),
     ForgetJournal(u32),
     Train(TrainingChange),
 }
@@ -77,6 +79,8 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => (0u8..5).prop_map(Wish::ForgetSeries),
         1 => (0u8..5, 0u8..3).prop_map(|(s, n)| Wish::Leave(s, n)),
         1 => (0u8..5).prop_map(Wish::Left),
+        1 => (0u8..5).prop_map(Wish::Wait),
+        1 => (0u8..5).prop_map(Wish::Other),
         1 => (0u32..200_000).prop_map(Wish::ForgetJournal),
         8 => training::change().prop_map(Wish::Train),
     ]
@@ -173,6 +177,8 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
         Wish::Train(change) => Change::Training(change.clone()),
         Wish::Expire(n) => Change::Expire { job: job(n) },
         Wish::Leave(series, n) => Change::Leave { series: key(u32::from(*series)), files: (0..*n).map(|n| format!("file {n}")).collect() },
+        Wish::Wait(series) => Change::Wait { series: key(u32::from(*series)) },
+        Wish::Other(series) => Change::Other { series: key(u32::from(*series)), problem: problem() },
         Wish::Left(series) => Change::Left { series: key(u32::from(*series)) },
         Wish::ForgetSeries(series) => Change::ForgetSeries { series: key(u32::from(*series)) },
         Wish::ForgetJournal(ms) => Change::ForgetJournal { before: Moment(now.0 - i64::from(*ms)) },
