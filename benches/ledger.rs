@@ -70,6 +70,7 @@ fn main() {
                 input: format!("{n:064x}"),
                 priority: Priority::Routine,
                 rule: None,
+                contest: None,
                 result: (n + 1008 < rows).then_some(found),
                 destinations: vec![],
             };

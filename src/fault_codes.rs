@@ -29,6 +29,7 @@ codes! {
     InputChanged, "input.changed", Retryable, "The file changed while it was read.", "Wait until the sender has finished; the series is then read again.";
     InputSopClass, "input.sop_class_not_segmentable", Poison, "The object is not a CT or PET image.", "Nothing; such objects are never segmented.";
     InputSegmentation, "input.segmentation_object", Poison, "The object is a segmentation.", "Nothing; results are never taken as input.";
+    InputOther, "input.not_as_announced", Poison, "The object is another one than its sender announced.", "Mend the sender; the object lies in the spool's `quarantine`.";
     InputEmpty, "input.empty_folder", Poison, "The input folder holds no files.", "Check the path; an export may not have finished.";
     InputNifti, "input.bad_nifti", Poison, "The NIfTI file can not be used.", "Check the file with the tool that wrote it.";
     // ---- codecs

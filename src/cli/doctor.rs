@@ -2,7 +2,7 @@
 
 use super::doctor_ledger;
 use super::report::{print_json, print_line};
-use crate::config::{self, ByteSize, Config};
+use crate::config::{self, After, ByteSize, Config};
 use crate::fault::{Code, Fault};
 use crate::stunet::DeviceChoice;
 use crate::stunet::runtime::{LIBTORCH_VERSION, Runtime, runtime};
@@ -220,7 +220,11 @@ fn places(config: &Config) -> Vec<Check> {
     }
     for watch in &config.watch {
         checks.push(match std::fs::read_dir(&watch.path) {
-            Ok(_) => Check::ok("watched folder", watch.path.display().to_string()),
+            Ok(_) if watch.after == After::Keep => Check::ok("watched folder", watch.path.display().to_string()),
+            Ok(_) => match StagingDir::new_in(&watch.path) {
+                Ok(_) => Check::ok("watched folder", format!("{}, which files leave (after = \"{}\")", watch.path.display(), watch.after)),
+                Err(e) => Check::fail("watched folder", &e.into()),
+            },
             Err(e) => Check::fail("watched folder", &Fault::new(Code::ConfigInputMissing, format!("{}: {e}", watch.path.display()))),
         });
     }

@@ -3,6 +3,7 @@
 use super::doctor::Check;
 use crate::config::Config;
 use crate::fault::{Code, Fault};
+use crate::intake::readmit;
 use crate::ledger::{Change, FILE, Ledger, LedgerError, Limits, Options, Reader, SqliteLedger, SqliteReader, State, set_aside};
 use crate::pipeline::reconcile::{self, Depth};
 use crate::sys::clock::SystemClock;
@@ -57,10 +58,27 @@ fn compare(ledger: &dyn Reader, config: &Config, depth: Depth, checks: &mut Vec<
         }
     });
     checks.push(received(ledger, &config.spool.path)?);
+    checks.push(strays(ledger, &config.output.path)?);
     Ok(())
 }
 
-/// Everything that was acknowledged is there.
+/// Results that are no job's.
+fn strays(ledger: &dyn Reader, output: &Path) -> Result<Check, Fault> {
+    let (damaged, unknown): (Vec<_>, Vec<_>) =
+        reconcile::strays(ledger, output)?.into_iter().partition(|name| reconcile::damaged_of(name).is_some());
+    Ok(match (unknown.len(), damaged.len()) {
+        (0, 0) => Check::ok("strays", "every result in the output folder is a job's"),
+        (0, damaged) => Check::ok("strays", format!("{damaged} damaged results lie set aside in the output folder")),
+        (unknown, damaged) => Check::warn(
+            "strays",
+            format!(
+                "{unknown} results are no job's: they become one's when their series is found again ({damaged} damaged ones lie set aside)"
+            ),
+        ),
+    })
+}
+
+/// Everything that was acknowledged is there, and nothing else.
 fn received(ledger: &dyn Reader, spool: &Path) -> Result<Check, Fault> {
     let (mut seen, mut missing) = (0u64, 0u64);
     loop {
@@ -72,7 +90,12 @@ fn received(ledger: &dyn Reader, spool: &Path) -> Result<Check, Fault> {
         let there = |path: &str, bytes: u64| std::fs::metadata(spool.join(path)).is_ok_and(|meta| meta.len() == bytes);
         missing += page.iter().filter(|r| !there(&r.path, r.bytes)).count() as u64;
     }
+    let unknown = readmit::unknown(ledger, spool)?;
     Ok(match missing {
+        0 if unknown > 0 => Check::warn(
+            "received",
+            format!("{unknown} files in the spool are not in the ledger: the next start, or --repair, takes in what can be read of them"),
+        ),
         0 => Check::ok("received", format!("{seen} acknowledged instances are in the spool")),
         n => Check::fail("received", &Fault::new(Code::SpoolInstanceMissing, format!("{n} of {seen} in {}", spool.display()))),
     })
@@ -102,7 +125,9 @@ fn mend(config: &Config, depth: Depth, checks: &mut Vec<Check>) -> Result<(), Fa
         0 => Check::ok("results", format!("{looked_at} compared with the ledger byte for byte")),
         n => Check::warn("results", format!("{n} of {looked_at} were damaged or gone; they are made again")),
     });
+    readmit::readmit(&ledger, &config.spool.path, config.spool.max_instance.0)?;
     checks.push(received(&ledger, &config.spool.path)?);
+    checks.push(strays(&ledger, &config.output.path)?);
     ledger.commit(vec![Change::Verified])?;
     Ok(ledger.close()?)
 }

@@ -3,8 +3,8 @@
 //! The reading verbs open the ledger for reading, whether or not a daemon runs. The others go through the daemon's control socket; with no
 //! daemon they open the ledger themselves.
 
-use super::jobs_report;
 use super::report::{print_json, print_line};
+use super::{jobs_refused, jobs_report, jobs_superseded};
 use crate::audit::Audit;
 use crate::config::{self, Config};
 use crate::fault::{Code, Fault};
@@ -39,6 +39,9 @@ enum Verb {
         /// All states
         #[arg(long, conflicts_with = "state")]
         all: bool,
+        /// Results that were delivered and that a later revision took the place of: what has to be hidden at the destinations
+        #[arg(long, conflicts_with_all = ["state", "all"])]
+        superseded: bool,
         /// At most so many
         #[arg(long, default_value_t = 200)]
         limit: u64,
@@ -55,6 +58,12 @@ enum Verb {
     Explain {
         /// A job's number, or the UID of a study, a series, or an instance that was received
         what: String,
+    },
+    /// Lists files that can not be used, with their codes, those that came last first
+    Refused {
+        /// At most so many
+        #[arg(long, default_value_t = 200)]
+        limit: u64,
     },
     /// Tries a job, or its refused deliveries, again
     Retry {
@@ -79,7 +88,11 @@ fn parse_state(text: &str) -> Result<State, String> {
 pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let config = config::load(&args.config)?;
     match args.verb {
-        Verb::List { state, all, limit, after } => {
+        Verb::List { superseded: true, .. } => {
+            let superseded = jobs_superseded::Superseded::read(&read(&config)?, &config.output.path)?;
+            tell(args.json, || superseded.json(), || superseded.page())?;
+        }
+        Verb::List { state, all, limit, after, superseded: false } => {
             let ledger = read(&config)?;
             let undelivered = !all && state.is_empty();
             let states = if all {
@@ -103,6 +116,10 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
             let ledger = read(&config)?;
             let explained = jobs_report::explain(&ledger, &what)?;
             tell(args.json, || explained.json(), || explained.page())?;
+        }
+        Verb::Refused { limit } => {
+            let refused = jobs_refused::Refused::read(&read(&config)?, &config, limit)?;
+            tell(args.json, || refused.json(), || refused.page())?;
         }
         Verb::Retry { id } => change(&config, args.json, Command::Retry { job: id }, id)?,
         Verb::Cancel { id } => change(&config, args.json, Command::Cancel { job: id }, id)?,

@@ -167,12 +167,13 @@ fn words(problem: &Problem) -> String {
 pub struct Explained {
     jobs: Vec<Whole>,
     series: Vec<SeriesRecord>,
+    now: Moment,
 }
 
 /// By a job's number or a UID; `job.unknown` when the ledger has nothing of it.
 pub fn explain(ledger: &dyn Reader, what: &str) -> Result<Explained, Fault> {
     if let Ok(id) = what.parse::<u64>() {
-        return Ok(Explained { jobs: vec![Whole::read(ledger, JobId(id))?], series: Vec::new() });
+        return Ok(Explained { jobs: vec![Whole::read(ledger, JobId(id))?], series: Vec::new(), now: ledger.now() });
     }
     let series = ledger.series(what)?;
     if series.is_empty() {
@@ -186,7 +187,7 @@ pub fn explain(ledger: &dyn Reader, what: &str) -> Result<Explained, Fault> {
             jobs.push(Whole::read(ledger, job.id)?);
         }
     }
-    Ok(Explained { jobs, series })
+    Ok(Explained { jobs, series, now: ledger.now() })
 }
 
 impl Explained {
@@ -206,9 +207,14 @@ impl Explained {
         let mut parts = Vec::new();
         for record in &self.series {
             let mut text = format!("Series {}", record.series.series);
-            text += &match record.closed {
-                Some(_) => format!(": found complete {} times.", record.closings),
-                None => format!(": {} instances received; not complete yet.", record.instances),
+            text += &match (record.closed, record.waiting) {
+                (_, Some(since)) => format!(
+                    ": complete for {}, waits for the rest of its study, about which a rule decides as a whole.",
+                    age(self.now.since(since))
+                ),
+                (Some(_), None) if record.closings == 0 => ": of a kind that is never segmented.".to_string(),
+                (Some(_), None) => format!(": found complete {} times.", record.closings),
+                (None, None) => format!(": {} instances received; not complete yet.", record.instances),
             };
             for refusal in &record.refusals {
                 text += &format!("\nNot processed:{}", words(refusal));

@@ -5,10 +5,9 @@ use crate::audit::Audit;
 use crate::config;
 use crate::fault::{Code, Fault};
 use crate::ledger::{Limits, Options, SqliteLedger, SqliteReader};
-use crate::pipeline::purge::{Purged, PurgedCases, Whose, purge, purge_cases, studies_of};
+use crate::pipeline::purge::{Purged, PurgedCases, Whose, purge, purge_cases};
 use crate::sys::clock::SystemClock;
 use crate::sys::person;
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,27 +48,15 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let who = person::own();
     let options = Options { state: config.state.clone(), limits, clock: Arc::new(SystemClock), who: who.clone() };
     let (ledger, _) = SqliteLedger::open(&options)?;
-    let (studies, learned) = match (args.study, patient) {
-        (Some(study), _) => {
-            let learned = purge_cases(&ledger, &config, Whose::Study(&study), &who)?;
-            (BTreeSet::from([study]), learned)
-        }
-        (None, Some(id)) => {
-            let studies = studies_of(&ledger, &config, &id)?;
-            (studies, purge_cases(&ledger, &config, Whose::Patient(&id), &who)?)
-        }
-        (None, None) => (BTreeSet::new(), PurgedCases::default()),
+    let whose = match (&args.study, &patient) {
+        (Some(study), _) => Whose::Study(study),
+        (None, Some(id)) => Whose::Patient(id),
+        (None, None) => return Err(Fault::new(Code::ConfigUsage, "Whose?")),
     };
     // The next daemon sends what is told of it.
     let audit = Audit::open(&config, Arc::new(SystemClock), super::metrics()?)?;
-    let mut all = Purged::default();
-    for study in &studies {
-        let one = purge(&ledger, &config, &audit, study, &who)?;
-        all.studies += one.studies;
-        all.jobs += one.jobs;
-        all.folders += one.folders;
-        all.instances += one.instances;
-    }
+    let learned = purge_cases(&ledger, &config, whose, &who)?;
+    let all = purge(&ledger, &config, &audit, whose, &who)?;
     ledger.close()?;
     if all.studies == 0 && learned.cases.is_empty() {
         return Err(Fault::new(Code::JobUnknown, "There is nothing of it here."));

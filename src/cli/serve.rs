@@ -5,6 +5,7 @@ use crate::config::{self, Config, LogFormat};
 use crate::fault::{Code, Fault};
 use crate::intake::commitment::Commitments;
 use crate::intake::disks::{Disks, SpaceOf};
+use crate::intake::readmit::{Readmitted, readmit};
 use crate::intake::reception::Reception;
 use crate::intake::scp::Scp;
 use crate::intake::select::{self, Rule};
@@ -198,6 +199,11 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
 
     cores.start_rayon();
     let program = decoder.program.clone();
+    let readmitted = readmit(&*ledger, &config.spool.path, config.spool.max_instance.0)?;
+    if readmitted != Readmitted::default() {
+        let Readmitted { taken, foreign } = readmitted;
+        tracing::warn!(taken, foreign, "files in the spool were not in the ledger; those that are instances are now");
+    }
     let decoder = Arc::new(Decoder::new(decoder)?);
     let choice = &config.model;
     let order = Order {

@@ -68,10 +68,14 @@ choice! {
 }
 
 choice! {
-    /// What happens to the files of a watched folder once their result is published.
+    /// What happens to the files of a watched folder once their result is published and everybody who gets it has it.
     After {
         /// They stay.
         Keep = "keep",
+        /// They go into another folder.
+        Move = "move",
+        /// They are removed.
+        Delete = "delete",
     }
 }
 

@@ -24,6 +24,7 @@ pub const RELOADABLE: &[&str] = &[
     "output.formats",
     "retention.received",
     "retention.parked",
+    "retention.results",
     "retention.journal",
     "log.level",
 ];
@@ -123,6 +124,7 @@ mod tests {
         [retention]
         received = "1 d"
         parked = "forever"
+        results = "90 d"
         journal = "2 d"
         [training]
         enabled = true

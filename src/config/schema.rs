@@ -97,8 +97,10 @@ table! {
     Watch {
         /// The folder; everything below it is looked at.
         path: PathBuf = PathBuf::from("/var/lib/stunetd/incoming"),
-        /// What happens to the files once their result is published.
+        /// What happens to the files once their result is published and everybody who gets it has it.
         after: After = After::Keep,
+        /// Where they are moved to, with the folders that they are in.
+        move_to: PathBuf = PathBuf::new(),
     }
 }
 
@@ -223,6 +225,8 @@ table! {
         received: Keep = Keep::days(7),
         /// What was received of studies with parked jobs.
         parked: Keep = Keep::days(30),
+        /// Results and their rows, after they were published and delivered.
+        results: Keep = Keep(None),
         /// The ledger's journal.
         journal: Keep = Keep::days(400),
     }
@@ -302,6 +306,9 @@ impl Config {
         for path in self.training.curated.iter_mut().chain([&mut self.training.plan]) {
             *path = base.join(&path);
         }
+        for path in self.watch.iter_mut().map(|w| &mut w.move_to).filter(|path| !path.as_os_str().is_empty()) {
+            *path = base.join(&path);
+        }
         for path in self.destination.iter_mut().flat_map(Destination::paths) {
             *path = base.join(&path);
         }
@@ -327,6 +334,12 @@ impl Config {
         all.map(|(key, path)| (key, path.as_path())).collect()
     }
 
+    /// Folders that nothing else may lie in: those of the daemon, and those that are watched.
+    fn places(&self) -> Vec<(&'static str, &Path)> {
+        let ours: [(&str, &Path); 3] = [("output.path", &self.output.path), ("spool.path", &self.spool.path), ("state", &self.state)];
+        ours.into_iter().chain(self.watch.iter().map(|w| ("watch.path", &*w.path))).collect()
+    }
+
     /// Whether anything is taken from the network.
     pub fn receives(&self) -> bool {
         self.dimse.listen.0.is_some() || self.stow.enabled
@@ -348,6 +361,7 @@ impl Config {
                     wrong.push(("watch.path", i, detail));
                 }
             }
+            wrong.extend(watch.check(&self.places()).into_iter().map(|(key, why)| (key, i, why)));
             if self.watch[..i].iter().any(|other| overlap(&other.path, &watch.path)) {
                 wrong.push(("watch.path", i, format!("{} lies in, or holds, another watched folder", watch.path.display())));
             }
@@ -412,6 +426,20 @@ impl Config {
         if self.output.formats.is_empty() {
             let names: Vec<_> = Format::ALL.iter().map(|f| f.name()).collect();
             wrong.push(("output.formats", 0, format!("at least one of: {}", names.join(", "))));
+        }
+        wrong
+    }
+}
+
+impl Watch {
+    fn check(&self, places: &[(&'static str, &Path)]) -> Vec<(&'static str, String)> {
+        let given = !self.move_to.as_os_str().is_empty();
+        let mut wrong = Vec::new();
+        if given != (self.after == After::Move) {
+            wrong.push(("watch.move_to", "it belongs to `after = \"move\"`, and has to be given there".into()));
+        }
+        for (name, other) in places.iter().filter(|(_, other)| overlap(&self.move_to, other)) {
+            wrong.push(("watch.move_to", format!("it and {name} {} lie in each other", other.display())));
         }
         wrong
     }

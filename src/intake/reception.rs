@@ -3,7 +3,7 @@
 use super::account::Account;
 use super::arrivals::{Arrivals, Delivery};
 use super::dimse::Status;
-use super::disks::Disks;
+use super::disks::{Disks, Room};
 use super::spool::{Incoming, Spool, Stored};
 use crate::audit::{Audit, Event, Node, Study};
 use crate::config;
@@ -11,10 +11,11 @@ use crate::dicom::encode::file_meta;
 use crate::dicom::guard::Limits;
 use crate::dicom::{DicomError, Identity, SeriesKey, Uid, read_identity, syntax};
 use crate::fault::{Code, Fault};
-use crate::ledger::{self, Change, Ledger};
+use crate::ledger::{self, Change, Ledger, Moment};
 use crate::sys::crash::{self, Point};
 use crate::sys::durable::{Step, StorageError};
 use crate::telemetry::{Metrics, Received, Transport};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -105,11 +106,12 @@ impl Reception {
     /// Removes all that was received of a series whose time is over. False when more of it is coming in this moment.
     pub fn discard(&self, series: &SeriesKey) -> Result<bool, Fault> {
         let paths: Vec<String> = self.ledger.received_of(series)?.into_iter().map(|r| r.path).collect();
-        let known = paths.iter().map(PathBuf::from).collect();
+        let known: BTreeSet<PathBuf> = paths.iter().map(PathBuf::from).collect();
         let change = Change::Discard { series: series.clone(), paths: paths.clone() };
         // Nobody can tell whose it was once it is gone.
         let patient = paths.first().and_then(|path| self.audit.patient(&self.spool.root().join(path)));
-        let removed = self.spool.remove(&series.study, &series.series, &known, || Ok(self.ledger.commit(vec![change]).map(|_| ())?))?;
+        let gone = || Ok(self.ledger.commit(vec![change]).map(|_| ())?);
+        let removed = self.spool.remove(&series.study, &series.series, Some(&known), gone)?;
         if removed && !paths.is_empty() {
             self.audit.record(&Event::Removed(&Study { patient, ..Study::named(&series.study) }));
         }
@@ -150,14 +152,20 @@ impl Reception {
         fits: impl FnOnce(&Identity) -> Result<(), Status>,
     ) -> Result<Identity, Refused> {
         let (begun, bytes) = (incoming.begun(), incoming.bytes());
-        let identity = incoming
-            .finish()
-            .map_err(|fault| status_of(&fault))
-            .and_then(|path| read_identity(path, &self.limits).map_err(|error| refusal(&error)))?;
-        let stored = self.checked(&identity, fits).and_then(|()| {
-            let stored = incoming.commit(&identity).and_then(|stored| self.note(&identity, &stored).map(|()| stored));
-            stored.map_err(|fault| status_of(&fault))
-        });
+        let path = incoming.finish().map_err(|fault| status_of(&fault))?;
+        let identity = match read_identity(path, &self.limits) {
+            Ok(identity) => identity,
+            Err(error) => {
+                self.set_aside(incoming, error.code());
+                return Err(refusal(&error).into());
+            }
+        };
+        if let Err((status, code)) = self.checked(&identity, fits) {
+            self.set_aside(incoming, code);
+            return Err(Refused { status, identity: Some(Box::new(identity)) });
+        }
+        let stored = incoming.commit(&identity).and_then(|stored| self.note(&identity, &stored).map(|()| stored));
+        let stored = stored.map_err(|fault| status_of(&fault));
         match stored {
             Ok(Stored { path, duplicate }) => {
                 crash::point(Point::Acknowledging);
@@ -180,14 +188,37 @@ impl Reception {
         Ok(())
     }
 
-    fn checked(&self, identity: &Identity, fits: impl FnOnce(&Identity) -> Result<(), Status>) -> Result<(), Status> {
+    /// Keeps an object that was refused for people to look at, as far as there is room; what its sender is told does not depend on it.
+    fn set_aside(&self, incoming: Incoming<'_>, code: Code) {
+        // Not being able to read back what was just written says nothing of the object.
+        if code == Code::InputUnreadableFile || self.disks.room() != Room::Enough {
+            return;
+        }
+        let (bytes, now) = (incoming.bytes(), self.ledger.now());
+        let kept = self.spool.set_aside(incoming, now).and_then(|place| {
+            let Some(place) = place else { return Ok(()) };
+            let (origin, code) = (ledger::Origin::Network, code.name().into());
+            let file = ledger::RefusedFile { origin, place, bytes, modified: now, code, first: now, last: now };
+            Ok(self.ledger.commit(vec![Change::Refuse(vec![file])]).map(|_| ())?)
+        });
+        if let Err(fault) = kept {
+            tracing::warn!(code = %fault.code, "a refused object is not kept: {}", fault.detail);
+        }
+    }
+
+    /// Removes what was refused before this.
+    pub fn remove_refused(&self, before: Moment) -> Result<(), Fault> {
+        self.spool.remove_refused(before)
+    }
+
+    fn checked(&self, identity: &Identity, fits: impl FnOnce(&Identity) -> Result<(), Status>) -> Result<(), (Status, Code)> {
         if !accepts(identity.sop_class_uid.as_str()) {
-            return Err(Status::SopClassNotSupported);
+            return Err((Status::SopClassNotSupported, Code::InputSopClass));
         }
         if !syntax::is_readable(&identity.transfer_syntax) {
-            return Err(Status::TransferSyntaxNotSupported);
+            return Err((Status::TransferSyntaxNotSupported, Code::CodecTransferSyntax));
         }
-        fits(identity)
+        fits(identity).map_err(|status| (status, Code::InputOther))
     }
 
     /// An object was refused: counted and told, here alone.
@@ -197,7 +228,7 @@ impl Reception {
     }
 }
 
-fn series_of(identity: &Identity) -> SeriesKey {
+pub(super) fn series_of(identity: &Identity) -> SeriesKey {
     SeriesKey { study: identity.study_uid.to_string(), series: identity.series_uid.to_string() }
 }
 

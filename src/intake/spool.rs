@@ -3,12 +3,14 @@
 //! ```text
 //! <spool>/incoming/<n>.part                                  being received; swept at start
 //! <spool>/series/<series key>/<instance key>-<content>.dcm   received; file and folder are on disk
+//! <spool>/quarantine/<ms>-<n>.dcm                            refused, for people to look at; bounded
 //! ```
 //! Keys are hexadecimal SHA-256 prefixes: no UID from outside becomes a path. The content digest in the name makes a
 //! repeated instance the same file and a corrected one a second file, which `series` then tells apart.
 
 use crate::dicom::Identity;
 use crate::fault::{Code, Fault};
+use crate::ledger::Moment;
 use crate::sys::clock::Stopwatch;
 use crate::sys::crash::{self, Point};
 use crate::sys::durable::{self, Step, StorageError};
@@ -19,6 +21,9 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
+
+/// Refused objects that are kept at most: files, and their bytes.
+const MOST_REFUSED: (usize, u64) = (1000, 1 << 30);
 
 /// The folder of received instances.
 #[derive(Debug)]
@@ -80,13 +85,13 @@ impl Spool {
         series_root(root).join(key(&[study_uid, series_uid]))
     }
 
-    /// Removes a series, all at once as a scan sees it, if it holds no other files than these (paths below the root); `gone` is called before
-    /// the bytes are. False, and nothing is removed, when it holds others: they are on their way into the ledger.
+    /// Removes a series, all at once as a scan sees it, if it holds no other files than the `known` ones (paths below the root), or whatever it
+    /// holds; `gone` is called before the bytes are. False, and nothing is removed, when it holds others: they are on their way into the ledger.
     pub fn remove(
         &self,
         study_uid: &str,
         series_uid: &str,
-        known: &BTreeSet<PathBuf>,
+        known: Option<&BTreeSet<PathBuf>>,
         gone: impl FnOnce() -> Result<(), Fault>,
     ) -> Result<bool, Fault> {
         let folder = self.folder_of(study_uid, series_uid);
@@ -94,10 +99,10 @@ impl Spool {
         {
             let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
             if folder.is_dir() {
-                let entries = fs::read_dir(&folder).map_err(StorageError::at(Step::Read, &folder))?;
-                for entry in entries {
+                let entries = known.map(|_| fs::read_dir(&folder).map_err(StorageError::at(Step::Read, &folder))).transpose()?;
+                for entry in entries.into_iter().flatten() {
                     let path = entry.map_err(StorageError::at(Step::Read, &folder))?.path();
-                    if !path.strip_prefix(&self.root).is_ok_and(|path| known.contains(path)) {
+                    if !path.strip_prefix(&self.root).is_ok_and(|path| known.is_some_and(|known| known.contains(path))) {
                         return Ok(false);
                     }
                 }
@@ -110,6 +115,40 @@ impl Spool {
             fs::remove_dir_all(&trash).map_err(StorageError::at(Step::Remove, &trash))?;
         }
         Ok(true)
+    }
+
+    /// Keeps an object that was refused, for people to look at; older ones go where there would be too many. Its place below the root; none
+    /// when it is too large to be kept. No sender relies on it, so nothing is synced.
+    pub fn set_aside(&self, mut incoming: Incoming<'_>, now: Moment) -> Result<Option<String>, Fault> {
+        incoming.finish()?;
+        if incoming.bytes > MOST_REFUSED.1 / 4 {
+            return Ok(None);
+        }
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = refused_files(&self.root)?;
+        let mut bytes = incoming.bytes + kept.iter().map(|(_, bytes, _)| bytes).sum::<u64>();
+        let mut files = kept.len() + 1;
+        kept.sort();
+        for (_, size, path) in kept {
+            if files <= MOST_REFUSED.0 && bytes <= MOST_REFUSED.1 {
+                break;
+            }
+            fs::remove_file(&path).map_err(StorageError::at(Step::Remove, &path))?;
+            (files, bytes) = (files - 1, bytes - size);
+        }
+        let place = format!("{QUARANTINE}/{:013}-{}.dcm", now.0, self.next.fetch_add(1, Ordering::Relaxed));
+        let path = self.root.join(&place);
+        durable::create_dir_all(durable::parent(&path))?;
+        durable::rename(&incoming.path, &path)?;
+        Ok(Some(place))
+    }
+
+    /// Removes refused objects that came before this.
+    pub fn remove_refused(&self, before: Moment) -> Result<(), Fault> {
+        for (_, _, path) in refused_files(&self.root)?.into_iter().filter(|(at, ..)| *at < before) {
+            fs::remove_file(&path).map_err(StorageError::at(Step::Remove, &path))?;
+        }
+        Ok(())
     }
 
     /// Starts a file (PS3.10); its bytes follow with [`Incoming::write`].
@@ -125,6 +164,24 @@ impl Spool {
             begun: Stopwatch::start(),
         })
     }
+}
+
+/// Where refused objects are kept, below the root.
+pub const QUARANTINE: &str = "quarantine";
+
+/// The refused objects that are kept: since when, their bytes, and where.
+fn refused_files(root: &Path) -> Result<Vec<(Moment, u64, PathBuf)>, StorageError> {
+    let folder = root.join(QUARANTINE);
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(StorageError::at(Step::Read, &folder))?.flatten() {
+        let since = entry.file_name().to_str().and_then(|name| name.split_once('-')?.0.parse().ok());
+        let (Some(since), Ok(meta)) = (since, entry.metadata()) else { continue };
+        files.push((Moment(since), meta.len(), entry.path()));
+    }
+    Ok(files)
 }
 
 /// Where series go on their way out: outside of what is scanned.

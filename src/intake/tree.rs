@@ -6,8 +6,9 @@
 mod index;
 
 use super::scan::{self, ScanLimits};
+use super::unusable::Unusable;
 use super::watch::Dirty;
-use crate::dicom::{Instance, RefusedFile, SeriesKey};
+use crate::dicom::{Instance, RefusedFile, SeriesKey, read_identity};
 use crate::fault::Code;
 use crate::series::{self, Series, Trace, Wholeness};
 use index::Index;
@@ -28,6 +29,8 @@ pub struct Tree {
     folders: BTreeMap<Arc<Path>, Folder>,
     /// The files of `folders` by series.
     index: Index,
+    /// Folders that may not be read, as they were told.
+    unreadable: BTreeSet<PathBuf>,
     /// A sign of life.
     alive: Arc<dyn Fn() + Send + Sync>,
 }
@@ -42,6 +45,10 @@ struct Stamp {
 }
 
 impl Stamp {
+    fn words(self) -> String {
+        format!("{}-{}.{:09}-{}", self.size, self.seconds, self.nanoseconds, self.inode)
+    }
+
     fn of(meta: &Metadata) -> Stamp {
         Stamp { size: meta.len(), seconds: meta.mtime(), nanoseconds: meta.mtime_nsec(), inode: meta.ino() }
     }
@@ -51,6 +58,8 @@ impl Stamp {
 struct Folder {
     files: BTreeMap<Arc<OsStr>, Known>,
     folders: BTreeSet<OsString>,
+    /// It holds more than the limits allow, and that was told.
+    beyond: bool,
 }
 
 /// A file whose header was read in this state.
@@ -60,6 +69,25 @@ struct Known {
     series: Option<Arc<SeriesKey>>,
     /// What it says about the series; none if it was refused.
     trace: Option<Trace>,
+    /// It looks as if it were still being written; told once it turns out that it is not.
+    unfinished: bool,
+}
+
+impl Known {
+    /// An entry whose header is not read.
+    fn unread(stamp: Stamp, unfinished: bool) -> Known {
+        Known { stamp, series: None, trace: None, unfinished }
+    }
+}
+
+/// What an entry of a folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    File,
+    /// By its name, still being written; or a hidden folder, where copying tools keep what is.
+    Unfinished,
+    /// A link, a pipe, a socket or a device.
+    Special,
 }
 
 /// What a look found new.
@@ -73,6 +101,27 @@ pub struct Found {
     pub by_root: BTreeMap<PathBuf, (u64, u64)>,
     /// Those among them that can not be used, by code.
     pub refused: BTreeMap<Code, u64>,
+    /// What is not used, but for whole objects that nobody expects to be: at most [`MOST_TOLD`].
+    pub unusable: Vec<Unusable>,
+    /// Series of whole objects that are never segmented, as far as that is told: at most [`MOST_TOLD`].
+    pub others: BTreeMap<SeriesKey, Code>,
+}
+
+/// Entries that one look tells of by themselves; of more only the number is told.
+pub const MOST_TOLD: usize = 10_000;
+
+impl Found {
+    fn tell(&mut self, path: &Path, stamp: Option<Stamp>, code: Code) {
+        if !is_expected(code) && self.unusable.len() < MOST_TOLD {
+            let (bytes, modified) = stamp.map_or((0, 0), |s| (s.size, s.seconds.saturating_mul(1000) + s.nanoseconds / 1_000_000));
+            self.unusable.push(Unusable { path: path.into(), bytes, modified, code });
+        }
+    }
+}
+
+/// Objects that come with most studies.
+fn is_expected(code: Code) -> bool {
+    matches!(code, Code::InputSopClass | Code::InputSegmentation)
 }
 
 /// Says whether any file of a series changed: names and stamps of all.
@@ -109,7 +158,8 @@ impl Stamps {
 impl Tree {
     /// The folders below `roots`, of which nothing is known yet. Links are not followed; hidden and temporary names are passed over.
     pub fn new(roots: Vec<PathBuf>, limits: ScanLimits) -> Tree {
-        Tree { roots, limits, folders: BTreeMap::new(), index: Index::default(), alive: Arc::new(|| {}) }
+        let (folders, index) = (BTreeMap::new(), Index::default());
+        Tree { roots, limits, folders, index, unreadable: BTreeSet::new(), alive: Arc::new(|| {}) }
     }
 
     /// The same, which calls `alive` with every folder and file that it reads.
@@ -120,7 +170,7 @@ impl Tree {
     /// Looks at the folders that changed, and below those that are new. A root that can not be read is an error of that root alone:
     /// what was known of it stays.
     pub fn look(&mut self, dirty: Dirty) -> (Found, Vec<(PathBuf, std::io::Error)>) {
-        let mut errors = Vec::new();
+        let (mut errors, mut found) = (Vec::new(), Found::default());
         let everything = dirty == Dirty::All;
         let mut line: Vec<PathBuf> = match dirty {
             Dirty::All => self.roots.clone(),
@@ -129,18 +179,25 @@ impl Tree {
         let mut news: Vec<(PathBuf, Stamp)> = Vec::new();
         while let Some(folder) = line.pop() {
             (self.alive)();
-            match self.list(&folder, &mut news) {
+            match self.list(&folder, everything, &mut news, &mut found) {
                 Ok(new) => {
+                    self.unreadable.remove(&folder);
                     let below = self.folders.get(folder.as_path()).map(|f| &f.folders);
                     let again = below.into_iter().flatten().filter(|_| everything).map(|name| folder.join(name));
                     line.extend(again.chain(new).collect::<BTreeSet<_>>());
                 }
                 Err(e) if self.roots.contains(&folder) => errors.push((folder, e)),
                 // It went away, or may not be read: so its files are not there for us.
-                Err(_) => self.forget(&folder),
+                Err(e) => {
+                    self.forget(&folder);
+                    if e.kind() != std::io::ErrorKind::NotFound && self.unreadable.insert(folder.clone()) {
+                        found.tell(&folder, None, Code::InputUnreadableFile);
+                    }
+                }
             }
         }
-        (self.read(news), errors)
+        self.read(news, &mut found);
+        (found, errors)
     }
 
     /// The series that are there now, each with its print.
@@ -161,6 +218,11 @@ impl Tree {
     /// The print of one series as a number, the same for every process of this version; none when it is not there.
     pub fn print(&self, series: &SeriesKey) -> Option<u64> {
         self.index.print(series)
+    }
+
+    /// The files of a series, each with words that name its state: when they change, so did the file.
+    pub fn files_of(&self, series: &SeriesKey) -> Vec<(PathBuf, String)> {
+        self.files(series).map(|(folder, name, known)| (folder.join(name), known.stamp.words())).collect()
     }
 
     /// The folders that hold files of a series.
@@ -241,53 +303,94 @@ impl Tree {
         scan::read_file(path, self.relative(path), &self.limits)
     }
 
-    /// Compares a folder with what is known of it: files in a new state are added to `news`, new folders are returned.
-    fn list(&mut self, folder: &Path, news: &mut Vec<(PathBuf, Stamp)>) -> std::io::Result<Vec<PathBuf>> {
-        let (files, folders) = entries(folder, self.limits.entries)?;
+    /// The series of an object of any kind.
+    fn series_of(&self, path: &Path) -> Option<SeriesKey> {
+        let identity = read_identity(path, &self.limits.file).ok()?;
+        Some(SeriesKey { study: identity.study_uid.to_string(), series: identity.series_uid.to_string() })
+    }
+
+    /// Compares a folder with what is known of it: files in a new state are added to `news`, new folders are returned. What is not read is
+    /// told of in `found`: at once, or, if it may still be being written, when a look at everything finds it as the one before did.
+    fn list(
+        &mut self,
+        folder: &Path,
+        everything: bool,
+        news: &mut Vec<(PathBuf, Stamp)>,
+        found: &mut Found,
+    ) -> std::io::Result<Vec<PathBuf>> {
+        let Entries { files, folders, beyond } = entries(folder, self.limits.entries)?;
         let (path, mut known) = self.folders.remove_entry(folder).unwrap_or_else(|| (folder.into(), Folder::default()));
         let index = &mut self.index;
         known.files.retain(|name, file| {
-            let is_same = files.get(&**name) == Some(&file.stamp);
+            let is_same = files.get(&**name).is_some_and(|(stamp, _)| *stamp == file.stamp);
             if let Some(series) = file.series.as_ref().filter(|_| !is_same) {
                 index.remove(series, &path, name, file.stamp);
             }
             is_same
         });
-        let is_new = |name: &OsString| !known.files.contains_key(name.as_os_str());
-        news.extend(files.into_iter().filter(|(name, _)| is_new(name)).map(|(name, stamp)| (folder.join(name), stamp)));
+        for (name, (stamp, kind)) in files {
+            match (known.files.get_mut(name.as_os_str()), kind) {
+                (Some(file), _) if everything && file.unfinished => {
+                    file.unfinished = false;
+                    found.tell(&folder.join(&name), Some(stamp), Code::InputTemporary);
+                }
+                (Some(_), _) => {}
+                (None, Kind::File) => news.push((folder.join(name), stamp)),
+                (None, Kind::Unfinished) => drop(known.files.insert(name.into(), Known::unread(stamp, true))),
+                (None, Kind::Special) => {
+                    *found.refused.entry(Code::InputSpecialFile).or_default() += 1;
+                    found.tell(&folder.join(&name), Some(stamp), Code::InputSpecialFile);
+                    known.files.insert(name.into(), Known::unread(stamp, false));
+                }
+            }
+        }
         for gone in known.folders.difference(&folders) {
             self.forget(&folder.join(gone));
         }
         let deep = self.relative(folder).components().count() >= self.limits.depth;
-        let new = if deep { Vec::new() } else { folders.difference(&known.folders).map(|name| folder.join(name)).collect() };
-        known.folders = folders;
+        let new: Vec<PathBuf> = folders.difference(&known.folders).map(|name| folder.join(name)).collect();
+        if beyond && !known.beyond {
+            found.tell(folder, None, Code::InputTooMany);
+        }
+        if deep {
+            new.iter().for_each(|below| found.tell(below, None, Code::InputTooMany));
+        }
+        (known.folders, known.beyond) = (folders, beyond);
         self.folders.insert(path, known);
-        Ok(new)
+        Ok(if deep { Vec::new() } else { new })
     }
 
     /// Reads the headers of new files and files them.
-    fn read(&mut self, news: Vec<(PathBuf, Stamp)>) -> Found {
-        let headers: Vec<(Option<SeriesKey>, Result<Trace, Code>)> = news
+    fn read(&mut self, news: Vec<(PathBuf, Stamp)>, found: &mut Found) {
+        let headers: Vec<_> = news
             .par_iter()
             .with_min_len(16)
             .map(|(path, _)| match self.read_file(path) {
-                Ok(i) => (Some(i.series_key()), Ok(series::trace(&i))),
-                Err(refused) => (refused.member_of, Err(refused.code)),
+                Ok(i) => (Some(i.series_key()), Ok(series::trace(&i)), None),
+                Err(refused) => (refused.member_of, Err(refused.code), is_expected(refused.code).then(|| self.series_of(path)).flatten()),
             })
             .collect();
-        let mut found = Found::default();
-        for ((path, stamp), (series, read)) in news.into_iter().zip(headers) {
+        for ((path, stamp), (series, read, other)) in news.into_iter().zip(headers) {
+            if let (Err(code), Some(other)) = (&read, other)
+                && found.others.len() < MOST_TOLD
+            {
+                found.others.insert(other, *code);
+            }
             found.files += 1;
             found.bytes += stamp.size;
             if let Some(root) = self.roots.iter().find(|root| path.starts_with(root)) {
                 let (files, bytes) = found.by_root.entry(root.clone()).or_default();
                 (*files, *bytes) = (*files + 1, *bytes + stamp.size);
             }
+            let unfinished = matches!(read, Err(Code::InputTemporary));
             if let Err(code) = read {
                 *found.refused.entry(code).or_default() += 1;
                 if code == Code::DiskUnreadable {
                     // Not remembered: the next look reads it again.
                     continue;
+                }
+                if !unfinished {
+                    found.tell(&path, Some(stamp), code);
                 }
             }
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
@@ -295,7 +398,7 @@ impl Tree {
             let (parent, name) = (parent.clone(), Arc::<OsStr>::from(name));
             let series = series.map(|key| self.index.kept(&key).unwrap_or_else(|| Arc::new(key)));
             let Some(folder) = self.folders.get_mut(&parent) else { continue };
-            let known = Known { stamp, series: series.clone(), trace: read.ok() };
+            let known = Known { stamp, series: series.clone(), trace: read.ok(), unfinished };
             // Where a folder was listed twice.
             if let Some(Known { stamp, series: Some(series), .. }) = folder.files.insert(name.clone(), known) {
                 self.index.remove(&series, &parent, &name, stamp);
@@ -304,28 +407,47 @@ impl Tree {
                 self.index.add(series, &parent, &name, stamp);
             }
         }
-        found
     }
 }
 
-type Entries = (BTreeMap<OsString, Stamp>, BTreeSet<OsString>);
+/// What is in a folder.
+#[derive(Default)]
+struct Entries {
+    /// Everything that is not a folder to be looked into.
+    files: BTreeMap<OsString, (Stamp, Kind)>,
+    folders: BTreeSet<OsString>,
+    /// There is more than the limit, which is not looked at.
+    beyond: bool,
+}
 
-/// Regular files with their stamps, and folders; at most `limit` entries. Hidden folders are passed over, as are files that other
-/// programs are still writing under a temporary name.
+/// The state of a file as [`Tree::files_of`] names it; none when it is not there.
+pub fn state_of(path: &Path) -> Option<String> {
+    Some(Stamp::of(&fs::symlink_metadata(path).ok()?).words())
+}
+
+/// Lists a folder; at most `limit` entries. Links are not followed, and nothing is opened.
 fn entries(folder: &Path, limit: usize) -> std::io::Result<Entries> {
-    let (mut files, mut folders) = (BTreeMap::new(), BTreeSet::new());
-    for entry in fs::read_dir(folder)?.take(limit) {
+    let mut listed = Entries::default();
+    let mut read = fs::read_dir(folder)?;
+    for entry in read.by_ref().take(limit) {
         // An entry that vanishes meanwhile is none of ours any more.
         let Ok(entry) = entry else { continue };
         let Ok(meta) = entry.metadata() else { continue };
         let name = entry.file_name();
-        if meta.is_file() && !scan::is_temporary(&name) {
-            files.insert(name, Stamp::of(&meta));
-        } else if meta.is_dir() && !scan::is_hidden(&name) {
-            folders.insert(name);
-        }
+        let kind = match () {
+            () if meta.is_dir() && !scan::is_hidden(&name) => {
+                listed.folders.insert(name);
+                continue;
+            }
+            () if meta.is_dir() => Kind::Unfinished,
+            () if !meta.is_file() => Kind::Special,
+            () if scan::is_temporary(&name) => Kind::Unfinished,
+            () => Kind::File,
+        };
+        listed.files.insert(name, (Stamp::of(&meta), kind));
     }
-    Ok((files, folders))
+    listed.beyond = read.next().is_some();
+    Ok(listed)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What may be written into the ledger.
 
 use super::names::Priority;
-use super::records::{Delivery, Job, JobId, Moment, Problem, Published, Received, Token};
+use super::records::{Delivery, Job, JobId, Moment, Problem, Published, Received, RefusedFile, Token};
 use super::training::TrainingChange;
 use crate::dicom::SeriesKey;
 use crate::telemetry::Evidence;
@@ -14,6 +14,18 @@ pub enum Change {
     Receive(Received),
     /// A series was found complete: its volumes become jobs.
     Close(Closing),
+    /// A series is complete, and waits for the rest of its study.
+    Wait {
+        /// Which.
+        series: SeriesKey,
+    },
+    /// A series of objects was found that are never segmented. Nothing changes where more is known of it.
+    Other {
+        /// Which.
+        series: SeriesKey,
+        /// Why not.
+        problem: Problem,
+    },
     /// The job's result is published; `destinations` are to get it.
     Finish {
         /// The worker's claim.
@@ -159,6 +171,29 @@ pub enum Change {
         /// Which.
         job: JobId,
     },
+    /// The result of a job is removed, its time is over: its row goes too, and the volume is not done again. It has to be done, cancelled or
+    /// superseded, without open or refused deliveries.
+    Expire {
+        /// Which.
+        job: JobId,
+    },
+    /// What is known of a series may go: it has no jobs and no acknowledged instances, or its row stays.
+    ForgetSeries {
+        /// Which.
+        series: SeriesKey,
+    },
+    /// Files of a series are about to leave their watched folder: from now on those that are still there are no new state of it.
+    Leave {
+        /// Which.
+        series: SeriesKey,
+        /// Names each file in its state; the pipeline says how.
+        files: Vec<String>,
+    },
+    /// They have left.
+    Left {
+        /// Which.
+        series: SeriesKey,
+    },
     /// A person had all removed that there was of a study.
     Purged {
         /// Who.
@@ -166,12 +201,22 @@ pub enum Change {
         /// Names the study without telling which it is.
         name: String,
     },
+    /// Files that can not be used were found. Of one at a place that is known, what is new is kept; of all, the [`MOST_REFUSED`] that came last.
+    Refuse(Vec<RefusedFile>),
+    /// Refused files that were last found before this may be forgotten.
+    ForgetRefused {
+        /// The first moment that stays.
+        before: Moment,
+    },
     /// Journal lines before this may go.
     ForgetJournal {
         /// The first moment that stays.
         before: Moment,
     },
 }
+
+/// So many refused files are remembered.
+pub const MOST_REFUSED: u64 = 10_000;
 
 /// A series that was found complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,6 +243,8 @@ pub struct NewVolume {
     pub priority: Priority,
     /// The rule that chose it, `all` where the configuration has none.
     pub rule: Option<String>,
+    /// The rule that took it as the best of its study; none when the rule takes all that match.
+    pub contest: Option<String>,
     /// Its result, when one lies there already: the job is done from the start.
     pub result: Option<Published>,
     /// Who is to get such a result.

@@ -3,9 +3,10 @@
 use super::change::{Change, Claim, DeliveryClaim, Lease};
 use super::error::LedgerError;
 use super::names::State;
-use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token, Transition};
+use super::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, RefusedFile, Seq, SeriesRecord, Token, Transition};
 use super::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::dicom::SeriesKey;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Looks things up. Never blocks a writer.
@@ -13,6 +14,9 @@ pub trait Reader: Send + Sync {
     /// What the wall clock says: the time of dates. Deadlines go by what it said when the ledger was opened and the monotonic time since, so
     /// that a clock that is set back or forth moves none.
     fn now(&self) -> Moment;
+
+    /// Names this ledger: a number that was drawn when it was begun.
+    fn instance(&self) -> Result<String, LedgerError>;
 
     /// A job.
     fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError>;
@@ -56,6 +60,16 @@ pub trait Reader: Send + Sync {
     /// The state in which a series was closed last, as [`super::Closing::print`] said: closing it again in the same state changes nothing.
     fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError>;
 
+    /// Jobs that came to their end before `before`, at most `limit`: done, cancelled or superseded, every delivery made or ended before then.
+    fn expired(&self, before: Moment, limit: u64) -> Result<Vec<Job>, LedgerError>;
+
+    /// Series without jobs and without acknowledged instances that were found complete before `before`, by number; at most `limit` of those
+    /// after the first `skip`.
+    fn idle(&self, before: Moment, skip: u64, limit: u64) -> Result<Vec<SeriesKey>, LedgerError>;
+
+    /// Series whose files are leaving their watched folder, with the names of the files.
+    fn leaving(&self) -> Result<BTreeMap<SeriesKey, BTreeSet<String>>, LedgerError>;
+
     /// Series of which instances were received, at most `limit`, of studies that came to their end: every job done, ended or superseded
     /// before `before`, or parked before `parked_before`; every delivery made or ended before `before`; nothing received or found complete
     /// since. A refused delivery is no end.
@@ -63,6 +77,12 @@ pub trait Reader: Send + Sync {
 
     /// Acknowledged instances of one series.
     fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError>;
+
+    /// Files that can not be used, at most `limit`, those that came last first.
+    fn refused(&self, limit: u64) -> Result<Vec<RefusedFile>, LedgerError>;
+
+    /// Those of these paths below the spool of which no acknowledged instance is known, in the same order.
+    fn unknown(&self, paths: Vec<String>) -> Result<Vec<String>, LedgerError>;
 
     /// Acknowledged instances in the order of their arrival, at most `limit` of those after the first `skip`.
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError>;

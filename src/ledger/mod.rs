@@ -21,13 +21,13 @@ mod sqlite;
 mod training;
 
 pub use crate::telemetry::Evidence;
-pub use change::{Change, Claim, Closing, DeliveryClaim, Lease, NewVolume};
+pub use change::{Change, Claim, Closing, DeliveryClaim, Lease, MOST_REFUSED, NewVolume};
 pub use contract::{Ledger, Limits, Opening, Reader, Which};
 pub use error::LedgerError;
-pub use names::{AuditEvent, CaseKind, CaseState, DeliveryState, Event, PatientRole, Priority, RunState, State};
+pub use names::{AuditEvent, CaseKind, CaseState, DeliveryState, Event, Origin, PatientRole, Priority, RunState, State};
 pub use records::{
-    Delivery, DeliveryId, Entry, Held, Job, JobId, Moment, Object, Outbox, Problem, Progress, Published, Received, Seq, SeriesRecord,
-    Token, Transition,
+    Delivery, DeliveryId, Entry, Held, Job, JobId, Moment, Object, Outbox, Problem, Progress, Published, Received, RefusedFile, Seq,
+    SeriesRecord, Token, Transition,
 };
-pub use sqlite::{FILE, Options, SqliteLedger, SqliteReader, set_aside};
+pub use sqlite::{FILE, Options, SqliteLedger, SqliteReader, remove_copies, set_aside};
 pub use training::{Active, AuditEntry, CaseRow, NewCaseRow, Patient, RunId, RunRow, TrainingChange, chain, first_broken};

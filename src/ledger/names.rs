@@ -93,6 +93,16 @@ names! {
 }
 
 names! {
+    /// Where a file came from.
+    Origin {
+        /// A watched folder.
+        Folder = "folder",
+        /// The network.
+        Network = "network",
+    }
+}
+
+names! {
     /// What the journal tells.
     Event {
         /// A process opened the ledger.

@@ -1,6 +1,6 @@
 //! What the ledger knows: plain records without SQL.
 
-use super::names::{DeliveryState, Event, Priority, State};
+use super::names::{DeliveryState, Event, Origin, Priority, State};
 use crate::dicom::SeriesKey;
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
@@ -100,6 +100,9 @@ pub struct Job {
     pub priority: Priority,
     /// The rule that chose it when it was queued; none when nothing says so.
     pub rule: Option<String>,
+    /// The rule that took it as the best of its study; none when the rule takes all that match.
+    #[serde(skip)]
+    pub contest: Option<String>,
     /// When it was queued: the date that its objects carry.
     pub created: Moment,
     /// When its state changed last.
@@ -271,6 +274,25 @@ pub struct Received {
     pub bytes: u64,
 }
 
+/// A file that can not be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RefusedFile {
+    /// Where it came from.
+    pub origin: Origin,
+    /// From the network: where it is kept, below the spool. In a watched folder: what stands for its path.
+    pub place: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// When it was last modified.
+    pub modified: Moment,
+    /// A name of [`crate::fault::Code`].
+    pub code: String,
+    /// When it was found first; the ledger's own time counts.
+    pub first: Moment,
+    /// When it was found last in a new state, or by a new process.
+    pub last: Moment,
+}
+
 /// What is known of a series.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SeriesRecord {
@@ -279,6 +301,8 @@ pub struct SeriesRecord {
     pub series: SeriesKey,
     /// When it was found complete last.
     pub closed: Option<Moment>,
+    /// Since when it is complete and waits for the rest of its study.
+    pub waiting: Option<Moment>,
     /// How often it was found complete.
     pub closings: u32,
     /// Why parts of it are not processed.

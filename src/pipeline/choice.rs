@@ -10,7 +10,7 @@ use crate::series::{Refusal, Series};
 use crate::telemetry::log::keyed_hash;
 use crate::telemetry::{Evaluation, Metrics};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,10 @@ pub struct Chosen {
     pub channels: Vec<Series>,
     /// The rule.
     pub rule: usize,
+    /// The rule that took it as the best of its study; none when the rule takes all that match.
+    pub contest: Option<String>,
+    /// Series of the study that it is better than by that rule.
+    pub outdone: Vec<SeriesKey>,
 }
 
 /// The rules, the studies that wait for them, and what was said.
@@ -121,8 +125,14 @@ impl Choice {
         self.studies.wait(&key.study, now, changed);
     }
 
-    /// What becomes of each series, in the order given.
-    pub fn decide(&self, all: Vec<Complete>) -> Vec<Decided> {
+    /// Whether a rule takes the best series of a study alone.
+    pub fn has_contests(&self) -> bool {
+        self.rules.iter().any(|rule| rule.select.per_study == config::PerStudy::Best)
+    }
+
+    /// What becomes of each series, in the order given. `failed`: cases that won their place in the study and can not be used: they keep it,
+    /// and beside each of them the next best is taken.
+    pub fn decide(&self, all: Vec<Complete>, failed: &BTreeSet<(SeriesKey, String)>) -> Vec<Decided> {
         let volumes: Vec<(usize, &String, &Series)> =
             all.iter().enumerate().flat_map(|(i, c)| c.volumes.iter().map(move |(name, series)| (i, name, series))).collect();
         let series: Vec<&Series> = volumes.iter().map(|(_, _, series)| *series).collect();
@@ -130,15 +140,27 @@ impl Choice {
             .iter()
             .map(|c| Decided { key: c.key.clone(), chosen: Vec::new(), refusals: c.refusals.clone(), said: Vec::new() })
             .collect();
-        for (verdict, (owner, ..)) in select(&self.rules, &series).into_iter().zip(&volumes) {
+        let takes_best = |rule: usize| self.rules.get(rule).is_some_and(|rule| rule.select.per_study == config::PerStudy::Best);
+        let has_failed = |index: usize, verdict: &Verdict| {
+            let Verdict::Selected { rule, channels, .. } = verdict else { return false };
+            let names: Vec<&str> = channels.iter().map(|&i| volumes[i].1.as_str()).collect();
+            takes_best(*rule) && failed.contains(&(all[volumes[index].0].key.clone(), joined(&names)))
+        };
+        let verdicts = verdicts(&self.rules, &series, has_failed);
+        let outdone = |by: usize| -> Vec<SeriesKey> {
+            let lost = |verdict: &Verdict| matches!(verdict, Verdict::NotBest { winner, .. } if *winner == by);
+            verdicts.iter().zip(&volumes).filter(|(verdict, _)| lost(verdict)).map(|(_, (owner, ..))| all[*owner].key.clone()).collect()
+        };
+        for (index, (verdict, (owner, ..))) in verdicts.iter().zip(&volumes).enumerate() {
             let decided = &mut decided[*owner];
             decided.refusals.extend(verdict.refusal(&self.rules, &series));
-            decided.said.extend(evaluations(&verdict, self.rules.len()));
+            decided.said.extend(evaluations(verdict, self.rules.len()));
             let Verdict::Selected { rule, channels, flags } = verdict else { continue };
             let names: Vec<&str> = channels.iter().map(|&i| volumes[i].1.as_str()).collect();
             let mut channels: Vec<Series> = channels.iter().map(|&i| series[i].clone()).collect();
             channels.iter_mut().for_each(|s| s.warnings.extend(flags.iter().map(|f| (*f).to_owned())));
-            decided.chosen.push(Chosen { input: joined(&names), channels, rule });
+            let contest = self.rule(*rule).filter(|_| takes_best(*rule)).map(str::to_owned);
+            decided.chosen.push(Chosen { input: joined(&names), channels, rule: *rule, contest, outdone: outdone(index) });
         }
         decided
     }
@@ -199,6 +221,34 @@ fn evaluations(verdict: &Verdict, rules: usize) -> Vec<(usize, Evaluation)> {
         said.push((rule, if matches!(verdict, Verdict::Outside { .. }) { Evaluation::Error } else { Evaluation::Match }));
     }
     said
+}
+
+/// What the rules say of each series, when those that won their place and failed leave it to the next best as well.
+fn verdicts(rules: &[Rule], series: &[&Series], has_failed: impl Fn(usize, &Verdict) -> bool) -> Vec<Verdict> {
+    let mut aside: BTreeMap<usize, Verdict> = BTreeMap::new();
+    loop {
+        let rest: Vec<usize> = (0..series.len()).filter(|index| !aside.contains_key(index)).collect();
+        let among: Vec<&Series> = rest.iter().map(|&index| series[index]).collect();
+        let found: BTreeMap<usize, Verdict> =
+            rest.iter().copied().zip(select(rules, &among).into_iter().map(|verdict| renumbered(verdict, &rest))).collect();
+        let failed: Vec<usize> = found.iter().filter(|(index, verdict)| has_failed(**index, verdict)).map(|(index, _)| *index).collect();
+        if failed.is_empty() {
+            return found.into_iter().chain(aside).collect::<BTreeMap<_, _>>().into_values().collect();
+        }
+        aside.extend(found.into_iter().filter(|(index, _)| failed.contains(index)));
+    }
+}
+
+/// A verdict about some series of a list, with their places in that list.
+fn renumbered(verdict: Verdict, places: &[usize]) -> Verdict {
+    match verdict {
+        Verdict::Selected { rule, channels, flags } => {
+            Verdict::Selected { rule, channels: channels.into_iter().map(|i| places[i]).collect(), flags }
+        }
+        Verdict::Partner { rule, of } => Verdict::Partner { rule, of: places[of] },
+        Verdict::NotBest { rule, winner } => Verdict::NotBest { rule, winner: places[winner] },
+        Verdict::Ignored { .. } | Verdict::Outside { .. } | Verdict::NoRule { .. } => verdict,
+    }
 }
 
 /// The name of a case: of one channel that volume's, of several one made of all.

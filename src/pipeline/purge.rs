@@ -1,19 +1,21 @@
 //! Removes all that there is of a study: for a patient who asks for it, or one that should never have come. No daemon may run meanwhile; who
 //! calls has the ledger for itself.
 
+use super::reconcile::{damaged_of, objects_in, strays, study_of};
 use crate::audit::{Audit, Event, Study};
 use crate::config::{Config, DestinationKind};
 use crate::dicom::guard::Limits;
-use crate::dicom::{Patient, SeriesKey, is_of_patient};
+use crate::dicom::{Patient, SeriesKey, is_of_patient, read_identity};
 use crate::fault::Fault;
-use crate::intake::spool::Spool;
-use crate::ledger::{Change, DeliveryState, Job, Ledger, Reader, State, TrainingChange, Which};
-use crate::sys::durable::{self, StagingDir};
+use crate::intake::readmit::readmit;
+use crate::intake::spool::{QUARANTINE, Spool};
+use crate::ledger::{Change, DeliveryState, Job, Ledger, Reader, SeriesRecord, State, TrainingChange, Which, remove_copies};
+use crate::sys::durable::{self, StagingDir, Step, StorageError};
 use crate::training::store::{Link, Store};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -28,9 +30,33 @@ pub struct Purged {
     pub instances: u64,
 }
 
+/// Removes what was received of studies, their results, damaged ones that were set aside included, the copies in folders of destinations,
+/// and their rows; lines of the journal without a UID stay. Copies of the ledger, which know what it knew, go as a whole. Interrupted, it is
+/// to be called again. Nothing is changed in watched folders and at other destinations.
+pub fn purge(ledger: &dyn Ledger, config: &Config, audit: &Audit, whose: Whose<'_>, who: &str) -> Result<Purged, Fault> {
+    // What the ledger does not know of would stay, and be segmented again.
+    readmit(ledger, &config.spool.path, config.spool.max_instance.0)?;
+    let studies = match whose {
+        Whose::Study(study) => BTreeSet::from([study.to_owned()]),
+        Whose::Patient(id) => studies_of(ledger, config, id)?,
+    };
+    let mut all = Purged::default();
+    for study in &studies {
+        let one = purge_study(ledger, config, audit, study, who)?;
+        all.studies += one.studies;
+        all.jobs += one.jobs;
+        all.folders += one.folders;
+        all.instances += one.instances;
+    }
+    if all.studies > 0 {
+        remove_copies(&config.state)?;
+    }
+    Ok(all)
+}
+
 /// The studies of a patient: of which a published object, or one that was received, has this Patient ID. Objects that can not be read are
 /// passed over.
-pub fn studies_of(ledger: &dyn Reader, config: &Config, patient_id: &str) -> Result<BTreeSet<String>, Fault> {
+fn studies_of(ledger: &dyn Reader, config: &Config, patient_id: &str) -> Result<BTreeSet<String>, Fault> {
     let mut studies = BTreeSet::new();
     let limits = Limits::default();
     let is_of = |path: &Path| is_of_patient(path, patient_id, &limits).unwrap_or(false);
@@ -40,6 +66,12 @@ pub fn studies_of(ledger: &dyn Reader, config: &Config, patient_id: &str) -> Res
         let objects = ledger.objects(job.id)?;
         if objects.iter().filter(|o| o.file.ends_with(".dcm")).any(|o| is_of(&folder.join(&o.file))) {
             studies.insert(job.series.study.clone());
+        }
+    }
+    for stray in strays(ledger, &config.output.path)? {
+        let folder = config.output.path.join(stray);
+        if objects_in(&folder).iter().any(|object| is_of(object)) {
+            studies.extend(study_of(&folder));
         }
     }
     const PAGE: u64 = 1000;
@@ -59,42 +91,62 @@ pub fn studies_of(ledger: &dyn Reader, config: &Config, patient_id: &str) -> Res
     Ok(studies)
 }
 
-/// Removes what was received of a study, its results, their copies in folders of destinations, and its rows; a line of the journal without
-/// its UID stays. Interrupted, it is to be called again. Nothing is changed in watched folders and at other destinations.
-pub fn purge(ledger: &dyn Ledger, config: &Config, audit: &Audit, study: &str, who: &str) -> Result<Purged, Fault> {
+fn purge_study(ledger: &dyn Ledger, config: &Config, audit: &Audit, study: &str, who: &str) -> Result<Purged, Fault> {
     let mut purged = Purged::default();
-    let jobs = ledger.jobs(&Which { uid: Some(study.into()), ..Which::default() })?;
-    let series = ledger.series(study)?;
+    let mut jobs = ledger.jobs(&Which { uid: Some(study.into()), ..Which::default() })?;
+    jobs.retain(|job| job.series.study == study);
+    let mut series = ledger.series(study)?;
+    series.retain(|record| record.series.study == study);
     let told = Study { patient: patient(ledger, config, audit, &jobs, &series)?, ..Study::named(study) };
-    for job in jobs.iter().filter(|job| job.series.study == study) {
+    let mut folders: BTreeSet<String> = jobs.iter().filter_map(|job| Some(job.result.as_ref()?.folder.clone())).collect();
+    for stray in strays(ledger, &config.output.path)? {
+        let set_aside = damaged_of(&stray).is_some_and(|folder| folders.contains(folder));
+        if set_aside || study_of(&config.output.path.join(&stray)).is_some_and(|of| of == study) {
+            folders.insert(stray);
+        }
+    }
+    for job in &jobs {
         end(ledger, job, who)?;
-        if let Some(result) = &job.result {
-            let copies = config.destination.iter().filter(|d| d.kind == DestinationKind::Folder).map(|d| &d.path);
-            for place in copies.chain([&config.output.path]) {
-                purged.folders += u64::from(remove(place, &result.folder)?);
-            }
+    }
+    let copies = config.destination.iter().filter(|d| d.kind == DestinationKind::Folder).map(|d| &d.path);
+    for place in copies.chain([&config.output.path]) {
+        for folder in &folders {
+            purged.folders += u64::from(take_away(place, folder)?.is_some());
         }
     }
     let spool = config.spool.path.is_dir().then(|| Spool::open(&config.spool.path, config.spool.max_instance.0)).transpose()?;
-    for record in series.iter().filter(|record| record.series.study == study) {
+    for record in &series {
         let paths: Vec<String> = ledger.received_of(&record.series)?.into_iter().map(|r| r.path).collect();
         purged.instances += paths.len() as u64;
-        let known = paths.iter().map(PathBuf::from).collect();
         let change = Change::Discard { series: record.series.clone(), paths };
         let gone = || Ok(ledger.commit(vec![change]).map(|_| ())?);
         match &spool {
-            Some(spool) => drop(spool.remove(&record.series.study, &record.series.series, &known, gone)?),
+            // Whatever lies there, it lies in the folder of this series.
+            Some(spool) => drop(spool.remove(&record.series.study, &record.series.series, None, gone)?),
             None => gone()?,
         }
     }
-    for job in jobs.iter().filter(|job| job.series.study == study) {
+    for entry in std::fs::read_dir(config.spool.path.join(QUARANTINE)).into_iter().flatten().flatten() {
+        // What can not be read tells of no study, and goes after its time.
+        if read_identity(&entry.path(), &Limits::default()).is_ok_and(|identity| identity.study_uid.as_str() == study) {
+            std::fs::remove_file(entry.path()).map_err(StorageError::at(Step::Remove, &entry.path()))?;
+            purged.instances += 1;
+        }
+    }
+    for job in &jobs {
         ledger.commit(vec![Change::Forget { job: job.id }])?;
         purged.jobs += 1;
     }
-    if !jobs.is_empty() || !series.is_empty() {
+    // Of what was done and removed before, names of volumes are still there.
+    let forget = |record: &SeriesRecord| Change::ForgetSeries { series: record.series.clone() };
+    if !series.is_empty() {
+        ledger.commit(series.iter().map(forget).collect())?;
+    }
+    if !jobs.is_empty() || !series.is_empty() || purged.folders + purged.instances > 0 {
         purged.studies = 1;
-        // Who has the UID finds the line again; nobody else learns anything.
-        let hash: String = Sha256::digest(study).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        // Who has the UID and this ledger finds the line again; nobody else learns anything, nor whether two machines had the same study.
+        let salted = Sha256::new_with_prefix(ledger.instance()?).chain_update([0]).chain_update(study).finalize();
+        let hash: String = salted.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         audit.record(&Event::Deleted { study: &told, who });
         let name = format!("Study {hash}: {} jobs, {} instances.", purged.jobs, purged.instances);
         ledger.commit(vec![Change::Purged { who: who.into(), name }])?;
@@ -197,14 +249,14 @@ fn end(ledger: &dyn Ledger, job: &Job, who: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Removes a folder, all at once for who looks on; whether it was there.
-fn remove(place: &Path, folder: &str) -> Result<bool, Fault> {
+/// Takes a folder away, all at once for who looks on. Dropped, it is removed with what is in it, or swept at the next start; none when it was
+/// not there.
+pub(super) fn take_away(place: &Path, folder: &str) -> Result<Option<StagingDir>, Fault> {
     let path = place.join(folder);
     if !path.is_dir() {
-        return Ok(false);
+        return Ok(None);
     }
-    // Removed with what is in it when it is dropped, or swept at the next start.
     let aside = StagingDir::new_in(place)?;
     durable::rename(&path, &aside.path().join(folder))?;
-    Ok(true)
+    Ok(Some(aside))
 }

@@ -5,7 +5,9 @@
 //! quiet time finds it unchanged. What is to be done is in the ledger: the line there may be long, the street takes one
 //! job after the other.
 
+mod after;
 mod closing;
+mod refused;
 mod reload;
 mod retention;
 mod told;
@@ -31,6 +33,7 @@ use crate::intake::select::Rule;
 use crate::intake::settle::{Quiet, Settle, Told};
 use crate::intake::spool;
 use crate::intake::tree::{Print, Tree};
+use crate::intake::unusable::Unusable;
 use crate::intake::watch::{Dirty, Watcher};
 use crate::ledger::Ledger;
 use crate::series::Policy;
@@ -82,6 +85,10 @@ pub struct Service {
     rules: String,
     /// Roots that could not be read at the last look; told once.
     unreadable: BTreeSet<PathBuf>,
+    /// Files that can not be used, which the ledger has not heard of yet.
+    unusable: Vec<Unusable>,
+    /// Files whose leaving an earlier process began have left.
+    gone_on: bool,
     policy: Policy,
     choice: Choice,
     order: Order,
@@ -217,6 +224,8 @@ impl Service {
             looked: None,
             rules,
             unreadable: BTreeSet::new(),
+            unusable: Vec::new(),
+            gone_on: false,
             policy,
             choice,
             order,
@@ -334,7 +343,8 @@ impl Service {
         }
         // What a notice told of came after it; anything else may have come at any time since the last look at everything.
         let noticed = self.noticed.take();
-        let after = if dirty == Dirty::All { self.looked.replace(now) } else { noticed };
+        let everything = dirty == Dirty::All;
+        let after = if everything { self.looked.replace(now) } else { noticed };
         let (found, errors) = self.tree.look(dirty);
         self.metrics.scanned(self.clock.monotonic().saturating_duration_since(now), found.files, found.bytes);
         // What lies in the spool was counted when it was received.
@@ -345,6 +355,7 @@ impl Service {
             tracing::debug!(%code, count, "files that can not be used");
             self.metrics.instances_rejected(code, count);
         }
+        self.write_down(found.unusable, found.others);
         let unreadable: BTreeSet<PathBuf> = errors.iter().map(|(root, _)| root.clone()).collect();
         for (root, error) in errors.iter().filter(|(root, _)| !self.unreadable.contains(root)) {
             // Watched folders stand in the configuration; they name no patient.
@@ -352,6 +363,7 @@ impl Service {
             self.metrics.fault(Code::DiskUnreadable);
         }
         self.unreadable = unreadable;
+        self.go_on_leaving();
 
         let told = |changed: &[SeriesKey]| {
             let progress = self.tree.progress(changed);
@@ -373,6 +385,9 @@ impl Service {
         for (study, since) in self.choice.studies.due(now, |study| is_open(settle, study)) {
             self.seat.moved();
             self.take_study(&study, since);
+        }
+        if everything {
+            self.clear();
         }
         self.metrics.series_open.set(self.settle.open() as i64);
         self.next_claim = Some(now);
@@ -491,7 +506,9 @@ impl Service {
             Class::Poison => {
                 tracing::warn!(%job, series, code = %fault.code, "parked: {} {cause} {}", fault.detail, fault.code.action());
                 self.metrics.job_parked(fault.code);
+                let study = self.jobs.claimed(job).map(|claimed| claimed.series.study.clone());
                 self.jobs.park(job, &fault);
+                study.iter().for_each(|study| self.reconsider(study));
             }
         }
         Ok(())

@@ -73,14 +73,26 @@ pub(super) fn equipment(e: &mut Encoder, request: &ResultRequest<'_>) {
     e.text(tags::SOFTWARE_VERSIONS, VR::LO, &versions);
 }
 
+/// Distance of the numbers of every ten revisions.
+const BEYOND: u32 = 10_000_000;
+/// The number has to fit into 31 bits.
+const LAST_REVISION: u32 = 2_000;
+
 /// A number that is the series' own in its study and above any scanner's: 9,000,000 and up for research results, 8,000,000
-/// and up for approved models. It depends on source series, model and format; the last digit is left for revisions.
+/// and up for approved models. It depends on source series, model and format; the last digit is left for revisions, and from the tenth on the
+/// digits above the seventh: a revision always has a higher number than the one before, and nobody else's.
 fn series_number(series: &Series, role: &str, request: &ResultRequest<'_>) -> u32 {
     let key = Identity::new(&[0; 32], &request.model.digest, &request.settings, &CopiedAttributes::default(), &[]);
     let base = if request.model.manifest.status == Status::Research { 9_000_000 } else { 8_000_000 };
     let phase = series.phase.unwrap_or(1);
-    let revision = request.replaces.as_ref().map_or(1, |r| r.revision.min(9));
-    base + 10 * key.number(&format!("series-number/{role}/{}/{phase}", series.series_uid), 99_999) + revision
+    let revision = request.replaces.as_ref().map_or(1, |r| r.revision).min(LAST_REVISION);
+    // A better series that came late counts on from the one whose place it takes.
+    let source = request.replaces.as_ref().and_then(|r| r.first_source.as_deref()).unwrap_or(series.series_uid.as_str());
+    of_revision(base + 10 * key.number(&format!("series-number/{role}/{source}/{phase}"), 99_999), revision)
+}
+
+fn of_revision(number: u32, revision: u32) -> u32 {
+    number + (revision / 10) * BEYOND + revision % 10
 }
 
 /// Name and version of a model.
@@ -114,5 +126,18 @@ mod tests {
         assert!(sound(tags::STUDY_ID, "sixteen letters!") && !sound(tags::STUDY_ID, "IBSI_1_STS_001_CT"));
         assert!(!sound(tags::DEIDENTIFICATION_METHOD, "  ") && sound(tags::DEIDENTIFICATION_METHOD, "x"));
         assert!(sound(tags::ACCESSION_NUMBER, "longer than sixteen letters") && sound(tags::PATIENT_ID, ""));
+    }
+
+    #[test]
+    fn every_revision_has_a_higher_number_of_its_own() {
+        let numbers = |place: u32| (1..=LAST_REVISION).map(move |revision| of_revision(9_000_000 + 10 * place, revision));
+        for place in [0, 1, 57, 99_998] {
+            assert!(numbers(place).zip(numbers(place).skip(1)).all(|(former, later)| former < later), "{place}");
+        }
+        let all: std::collections::BTreeSet<u32> = (0..200).flat_map(numbers).collect();
+        assert_eq!(all.len(), 200 * LAST_REVISION as usize);
+        assert!(numbers(99_998).all(|number| i32::try_from(number).is_ok()));
+        // Those of approved models begin elsewhere.
+        assert!((1..=LAST_REVISION).all(|revision| !all.contains(&of_revision(8_000_000, revision))));
     }
 }

@@ -109,7 +109,7 @@ pub struct InputSeries {
     pub phase: Option<u32>,
 }
 
-/// The earlier result of the same series that a result takes the place of.
+/// The earlier result of the same series, or of one that was the best of the study before, that a result takes the place of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replaced {
     /// Which result of the series this one is, from 2.
@@ -119,6 +119,9 @@ pub struct Replaced {
     /// Every object of all earlier ones, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub objects: Vec<DicomUids>,
+    /// Series Instance UID of the first source of all these results, when it is another one: their Series Numbers count on from its.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_source: Option<String>,
 }
 
 /// One label.
@@ -173,12 +176,26 @@ impl ResultManifest {
     pub fn as_replaced(&self, series: &Series) -> Option<Replaced> {
         let Input::Dicom { series: inputs, .. } = &self.source else { return None };
         let same = |input: &InputSeries| input.uid == series.series_uid.as_str() && input.phase == series.phase;
+        let first_source = self.replaces.as_ref().and_then(|r| r.first_source.clone());
+        inputs.iter().any(same).then(|| self.replaced(first_source))
+    }
+
+    /// What a new result of another series takes the place of, which is better than the one (Series Instance UID, phase) that this is of; none
+    /// when it is not of that one.
+    pub fn as_outdone(&self, series: &str, phase: Option<u32>) -> Option<Replaced> {
+        let Input::Dicom { series: inputs, .. } = &self.source else { return None };
+        let first_source = self.replaces.as_ref().and_then(|r| r.first_source.clone());
+        let of_it = inputs.iter().any(|input| input.uid == series && input.phase == phase);
+        of_it.then(|| self.replaced(first_source.or_else(|| Some(series.to_owned()))))
+    }
+
+    fn replaced(&self, first_source: Option<String>) -> Replaced {
         let own = self.outputs.iter().filter(|o| o.format != REJECTION).filter_map(|o| o.dicom.clone());
         let own: Vec<DicomUids> = own.collect();
         let revision = self.replaces.as_ref().map_or(1, |r| r.revision) + 1;
         let instances = own.iter().map(|o| o.sop_instance.clone()).collect();
         let earlier = self.replaces.iter().flat_map(|r| r.objects.clone());
-        inputs.iter().any(same).then(|| Replaced { revision, instances, objects: earlier.chain(own).collect() })
+        Replaced { revision, instances, objects: earlier.chain(own).collect(), first_source }
     }
 
     /// For a result of the same volume with another identity: whether model, settings and writer are the same, so that only the copied

@@ -67,6 +67,12 @@ points! {
     DeliveryClaimed = "delivery.claimed",
     /// Its end is known, not written into the ledger.
     DeliveryEnded = "delivery.ended",
+    /// The files of a series may leave their watched folder, says the ledger; none has.
+    LeavingBegun = "leaving.begun",
+    /// One of them has.
+    FileLeft = "leaving.file",
+    /// All have; the ledger does not know.
+    LeavingEnded = "leaving.ended",
     /// The lock of the ledger is taken, nothing is read.
     LedgerLocked = "ledger.locked",
     /// The tables are there; running jobs are not put back.

@@ -53,6 +53,11 @@ impl std::fmt::Display for Step {
 }
 
 impl StorageError {
+    /// Whether a file can not be renamed because its new place is on another file system.
+    pub fn is_other_disk(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EXDEV)
+    }
+
     /// For `map_err`: says of a system error what was tried on what.
     pub fn at(step: Step, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
         move |source| StorageError { step, path: path.to_path_buf(), source }

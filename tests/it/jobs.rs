@@ -81,6 +81,7 @@ fn close(series: &str, input: &str, refusals: Vec<Problem>) -> Change {
         input: input.into(),
         priority: Priority::Routine,
         rule: Some("chest".into()),
+        contest: None,
         result: None,
         destinations: vec!["pacs".into()],
     };
@@ -212,4 +213,42 @@ fn doctor_finds_what_does_not_fit_and_repair_mends_it() {
     eventually("both are known again", || done(2));
     drop(daemon);
     assert_eq!((results(), std::fs::read(&seg).expect("file")), (before, whole));
+}
+
+#[test]
+fn what_can_not_be_used_and_what_has_to_be_hidden_is_told() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("share")).expect("folder");
+    let config = std::fs::read_to_string(place.path("stunetd.toml")).expect("read");
+    let share = "\n[[destination]]\nname = \"share\"\nkind = \"folder\"\naccepts = \"research\"\npath = \"share\"\n";
+    std::fs::write(place.path("stunetd.toml"), config + share).expect("written");
+    std::fs::write(place.path("incoming/letter.txt"), b"Dear colleague").expect("written");
+    let ct = Ct::new(1, 5);
+    (0..4).for_each(|slice| ct.write_slice(&place.path("incoming"), slice));
+    let daemon = place.daemon();
+    let delivered = || {
+        let entries = std::fs::read_dir(place.path("share")).expect("folder").map(|e| e.expect("entry").file_name());
+        entries.filter(|name| !name.to_string_lossy().starts_with('.')).count()
+    };
+    let open = || place.json("jobs-list", 0, &["jobs", "list"])["jobs"].as_array().map(Vec::len);
+    eventually("it is delivered", || delivered() == 1 && open() == Some(0));
+    assert_eq!(place.json("jobs-superseded", 0, &["jobs", "list", "--superseded"])["superseded"].as_array().map(Vec::len), Some(0));
+    ct.write_slice(&place.path("incoming"), 4);
+    eventually("the revision is delivered", || delivered() == 2 && open() == Some(0));
+    let hide = place.json("jobs-superseded", 0, &["jobs", "list", "--superseded"])["superseded"].clone();
+    assert_eq!(hide.as_array().map(Vec::len), Some(1));
+    assert_eq!((&hide[0]["job"], &hide[0]["by"]["revision"], &hide[0]["destinations"][0]), (&1.into(), &2.into(), &"share".into()));
+    assert!(place.run(0, &["jobs", "list", "--superseded"]).contains(hide[0]["instances"][0].as_str().expect("a UID")));
+
+    let refused = place.json("jobs-refused", 0, &["jobs", "refused"])["files"].clone();
+    assert_eq!(refused.as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&refused[0]["code"], &refused[0]["origin"], &refused[0]["bytes"]),
+        (&"input.not_dicom".into(), &"folder".into(), &14.into())
+    );
+    assert!(refused[0]["path"].as_str().expect("a path").ends_with("incoming/letter.txt"), "{refused}");
+    std::fs::remove_file(place.path("incoming/letter.txt")).expect("removed");
+    assert!(place.json("jobs-refused", 0, &["jobs", "refused"])["files"][0]["path"].is_null());
+    assert!(place.run(0, &["jobs", "refused"]).contains("input.not_dicom: "));
+    drop(daemon);
 }

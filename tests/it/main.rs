@@ -21,6 +21,7 @@ mod dose;
 mod engine;
 mod first_steps;
 mod gpu;
+mod hostile;
 mod jobs;
 mod json_outputs;
 mod ladder;

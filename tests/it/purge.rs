@@ -7,8 +7,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use stunetd::dicom::guard::Limits as FileLimits;
+use stunetd::dicom::read_identity;
+use stunetd::intake::spool::Spool;
 use stunetd::ledger::*;
-use stunetd::sys::clock::SystemClock;
+use stunetd::pipeline::reconcile::{damaged_of, remove_damaged};
+use stunetd::sys::clock::{Clock, SystemClock};
 
 fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -72,4 +76,79 @@ fn a_study_or_a_patient_is_removed_and_a_line_without_either_stays() {
     assert_eq!((lines.len(), &lines[0].who), (3, &stunetd::sys::person::own()));
     let told = lines[0].problem.as_ref().expect("words").detail.clone();
     assert!(told.contains("1 jobs") && !told.contains(&study), "{told}");
+}
+
+/// Puts a series where received ones lie, as a process does that dies before the ledger hears of it.
+fn spool(place: &Place, ct: &Ct) -> (PathBuf, String) {
+    let folder = tempfile::tempdir().expect("folder");
+    ct.write(folder.path());
+    let spool = Spool::open(&place.path("spool"), 1 << 20).expect("a spool");
+    let (mut to, mut study) = (PathBuf::new(), String::new());
+    for entry in std::fs::read_dir(folder.path()).expect("folder") {
+        let path = entry.expect("entry").path();
+        let identity = read_identity(&path, &FileLimits::default()).expect("an object");
+        let mut incoming = spool.begin().expect("a place");
+        incoming.write(&std::fs::read(&path).expect("file")).expect("written");
+        to = incoming.commit(&identity).expect("kept").path;
+        study = identity.study_uid.to_string();
+    }
+    (to.parent().expect("its folder").to_path_buf(), study)
+}
+
+#[test]
+fn nothing_is_left_of_what_the_ledger_forgot() {
+    let place = Place::new();
+    let (folder, study) = spool(&place, &Ct::new(1, 4));
+    let check = |name: &str, exit: i32, verb: &[&str]| {
+        let found = place.json("doctor", exit, verb);
+        let checks = found["checks"].as_array().expect("checks").clone();
+        checks.into_iter().find(|c| c["name"] == name).expect("this check")
+    };
+    let counts = || place.json("jobs-list", 0, &["jobs", "list"])["counts"].clone();
+    let daemon = place.daemon();
+    eventually("it is done", || counts()["done"] == 1);
+    drop(daemon);
+    // The start before took it in.
+    assert!(check("received", 0, &["doctor"])["found"].as_str().expect("words").starts_with("4 acknowledged"));
+
+    // Its result is damaged and set aside; then the ledger breaks and is begun anew, and somebody leaves a note in the spool.
+    let seg = files_with(&place.path("results"), "CANARY").remove(0);
+    let whole = std::fs::read(&seg).expect("file");
+    std::fs::write(&seg, &whole[..whole.len() - 1]).expect("written");
+    assert_eq!(check("results", 0, &["doctor", "--repair"])["verdict"], "warn");
+    let daemon = place.daemon();
+    eventually("it is made again", || counts()["done"] == 1);
+    drop(daemon);
+    std::fs::write(place.path("state/ledger.sqlite"), b"no ledger".repeat(1000)).expect("written");
+    std::fs::write(folder.join("note"), b"CANARY").expect("written");
+    assert!(check("received", 0, &["doctor", "--repair"])["found"].as_str().expect("words").starts_with("1 files"));
+    let strays = check("strays", 0, &["doctor"]);
+    assert!(strays["found"].as_str().expect("words").starts_with("1 results are no job's") && strays["verdict"] == "warn", "{strays}");
+    let known = SqliteReader::open(&place.path("state"), Arc::new(SystemClock)).expect("read").expect("a ledger").received(0, 9);
+    assert_eq!(known.expect("read").len(), 4);
+
+    let purged = place.json("purge", 0, &["purge", "--study", &study]);
+    assert_eq!((&purged["studies"], &purged["folders"], &purged["instances"]), (&1.into(), &2.into(), &4.into()));
+    for canary in ["CANARY", &study] {
+        assert_eq!(files_with(place.path("").as_path(), canary), Vec::<PathBuf>::new(), "{canary}");
+    }
+    // Nor does it come back: a later study is the only job.
+    let daemon = place.daemon();
+    Ct::new(2, 4).write(&place.path("incoming"));
+    eventually("the other is done", || counts()["done"] == 1);
+    drop(daemon);
+    assert_eq!(place.json("jobs-list", 0, &["jobs", "list", "--all"])["jobs"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn damaged_results_that_were_set_aside_go_after_their_time() {
+    let output = tempfile::tempdir().expect("folder");
+    for name in [".damaged-0123abcd-1", "0123abcd", ".stunetd-1-0.part"] {
+        std::fs::create_dir(output.path().join(name)).expect("folder");
+    }
+    assert_eq!((damaged_of(".damaged-0123abcd-12"), damaged_of("0123abcd"), damaged_of(".damaged-x")), (Some("0123abcd"), None, None));
+    let now = Moment::from(SystemClock.wall());
+    assert_eq!(remove_damaged(output.path(), Moment(now.0 - 60_000)).expect("looked"), 0);
+    assert_eq!(remove_damaged(output.path(), Moment(now.0 + 60_000)).expect("looked"), 1);
+    assert_eq!(std::fs::read_dir(output.path()).expect("folder").count(), 2);
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use stunetd::config::{Dimse, Listen};
 
 /// A world whose daemon listens for DICOM at the port, with more of a configuration.
-fn world(change: impl Fn(&mut Dimse) + 'static) -> (World, u16) {
+pub fn world(change: impl Fn(&mut Dimse) + 'static) -> (World, u16) {
     let port = free_port();
     let mut world = World::new();
     world.configure = Box::new(move |config| {
@@ -25,7 +25,7 @@ fn world(change: impl Fn(&mut Dimse) + 'static) -> (World, u16) {
 }
 
 /// Every file below a folder.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(folder) = folders.pop() {

@@ -3,8 +3,10 @@
 //! Most tests run it in this process with a scripted engine and a clock that is moved by hand; `program` starts the real
 //! one.
 
+mod after;
 mod complete;
 pub mod daemon;
+mod kept;
 pub mod program;
 mod rules;
 pub mod scripted;

@@ -178,7 +178,8 @@ fn named_points(dice: &mut Dice) -> String {
         }
         // The first visit, and a later one: the first may be at the start.
         for visit in [1, 2 + dice.below(3)] {
-            world.feed_folder(1);
+            // Of two, one has files that leave.
+            world.feed_folder(if world.is_of_leaving(point) { 2 } else { 1 });
             let mut running = world.start(Some(&format!("{}:{visit}", point.name())));
             let sending = world.send(1);
             let died = running.dies_starting() || running.dies_within(Duration::from_secs(if visit == 1 { 5 } else { 3 })) || {

@@ -43,6 +43,8 @@ pub struct World {
     next: u32,
     /// Series in the watched folder.
     fed: BTreeSet<u32>,
+    /// Those of them whose files are to leave it.
+    leaving: BTreeSet<u32>,
     deadly: u32,
     /// Series that are being sent over the network, and those that were acknowledged.
     to_send: Vec<u32>,
@@ -73,6 +75,7 @@ impl World {
     pub fn new(program: Program) -> World {
         let dir = tempfile::tempdir().expect("folder");
         std::fs::create_dir(dir.path().join("incoming")).expect("folder");
+        std::fs::create_dir(dir.path().join("leaving")).expect("folder");
         std::fs::create_dir(dir.path().join("to-send")).expect("folder");
         std::fs::create_dir(dir.path().join("delivered")).expect("folder");
         let storescu = std::env::var_os("PATH")
@@ -92,6 +95,7 @@ impl World {
             set_back: false,
             next: 0,
             fed: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             deadly: 0,
             to_send: Vec::new(),
             acknowledged: Arc::default(),
@@ -127,7 +131,7 @@ impl World {
             )
         });
         format!(
-            "state = \"{on}state\"\n[[watch]]\npath = \"incoming\"\n[intake]\nquiet = \"{}\"\nquiet_min = \"100 ms\"\nrescan = \"200 ms\"\nmin_slices = {SLICES}\n\
+            "state = \"{on}state\"\n[[watch]]\npath = \"incoming\"\n[[watch]]\npath = \"leaving\"\nafter = \"move\"\nmove_to = \"left\"\n[intake]\nquiet = \"{}\"\nquiet_min = \"100 ms\"\nrescan = \"200 ms\"\nmin_slices = {SLICES}\n\
              [jobs]\nsuspect_after = {}\npark_after = {}\n[dimse]\n{listen}\n[spool]\npath = \"{on}spool\"\nmin_free = \"1 MiB\"\nlow_free = \"1 MiB\"\n\
              [model]\npath = \"{}\"\n[output]\npath = \"{on}results\"\nformats = [\"seg\"]\n[[destination]]\nname = \"archive\"\n\
              kind = \"folder\"\naccepts = \"research\"\npath = \"{on}delivered\"\n{pacs}[retention]\nreceived = \"{}\"\n[http]\nlisten = \"{}\"\n",
@@ -147,10 +151,13 @@ impl World {
         Running::start(self.program, &config, &self.path("log"), self.http, point, self.disk.as_ref())
     }
 
-    /// Puts some series into the watched folder, each a folder that appears whole.
+    /// Puts some series into the watched folders, in turn, each a folder that appears whole.
     pub fn feed_folder(&mut self, count: u32) {
         for _ in 0..count {
             let number = self.next_number();
+            if self.fed.len() % 2 == 1 {
+                self.leaving.insert(number);
+            }
             self.put(number, SLICES);
             self.fed.insert(number);
         }
@@ -177,7 +184,7 @@ impl World {
 
     /// Takes a series out of the watched folder, as whoever keeps it does when it is done.
     pub fn take_away(&self, number: u32) {
-        std::fs::remove_dir_all(self.path("incoming").join(number.to_string())).expect("removed");
+        std::fs::remove_dir_all(self.watched(number).join(number.to_string())).expect("removed");
     }
 
     /// The study that the scripted engine dies of.
@@ -193,14 +200,30 @@ impl World {
     }
 
     fn put(&self, number: u32, slices: usize) {
-        let hidden = self.path("incoming").join(format!(".{number}"));
+        let hidden = self.watched(number).join(format!(".{number}"));
         std::fs::create_dir(&hidden).expect("folder");
         Ct::new(number, slices).write(&hidden);
-        stunetd::sys::durable::rename(&hidden, &self.path("incoming").join(number.to_string())).expect("renamed");
+        stunetd::sys::durable::rename(&hidden, &self.watched(number).join(number.to_string())).expect("renamed");
+    }
+
+    /// The watched folder that a series comes into.
+    fn watched(&self, number: u32) -> PathBuf {
+        self.path(if self.leaving.contains(&number) { "leaving" } else { "incoming" })
+    }
+
+    /// Whether the files of a series are where those go that leave.
+    fn has_left(&self, number: u32) -> bool {
+        let count = |folder: PathBuf| std::fs::read_dir(folder.join(number.to_string())).map_or(0, |entries| entries.count());
+        (count(self.path("leaving")), count(self.path("left"))) == (0, SLICES)
     }
 
     pub fn can_send(&self) -> bool {
         self.storescu.is_some()
+    }
+
+    /// Whether only a series whose files leave comes to the point.
+    pub fn is_of_leaving(&self, point: Point) -> bool {
+        matches!(point, Point::LeavingBegun | Point::FileLeft | Point::LeavingEnded)
     }
 
     pub fn is_of_the_network(&self, point: Point) -> bool {
@@ -358,7 +381,7 @@ impl World {
         let watch = Stopwatch::start();
         loop {
             assert!(!running.dies_within(Duration::from_millis(100)), "died\n{}", self.log());
-            if running.is_ready() && self.all_done() {
+            if running.is_ready() && self.all_done() && self.leaving.iter().all(|number| self.has_left(*number)) {
                 break;
             }
             assert!(watch.seconds() < 240.0, "not done in time: {}\n{}", self.tally(), self.log());

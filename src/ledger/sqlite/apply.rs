@@ -54,6 +54,11 @@ impl Desk<'_> {
         match change {
             Change::Receive(received) => self.receive(&received),
             Change::Close(closing) => self.close(closing),
+            Change::Wait { series } => {
+                let series = self.series(&series)?;
+                self.run("UPDATE series SET waiting = ?2 WHERE id = ?1", params![series, self.date]).map(|_| ())
+            }
+            Change::Other { series, problem } => self.other(&series, &problem),
             Change::Finish { token, result, destinations, doubtful } => {
                 let mut job = self.held(token)?;
                 let who = owner(&job.progress);
@@ -99,11 +104,17 @@ impl Desk<'_> {
             }
             Change::Discard { series, paths } => self.discard(&series, &paths),
             Change::Forget { job } => self.forget(job),
+            Change::Expire { job } => self.expire(job),
+            Change::Leave { series, files } => self.leave(&series, &files),
+            Change::Left { series } => self.leave(&series, &[]),
+            Change::ForgetSeries { series } => self.forget_series(&series),
             Change::Purged { who, name } => {
                 check("person", &who, NAME)?;
                 let problem = Problem { code: Event::Purged.name().into(), detail: name };
                 self.note(Note { problem: Some(&problem), ..Note::of(Event::Purged, &who) }).map(|_| ())
             }
+            Change::Refuse(files) => self.refuse(&files),
+            Change::ForgetRefused { before } => self.run("DELETE FROM refused_files WHERE last < ?1", [before]).map(|_| ()),
             Change::ForgetJournal { before } => {
                 self.run("UPDATE counters SET value = max(value, ?1) WHERE name = 'journal_before'", [before])?;
                 self.run("DELETE FROM journal WHERE at < ?1", [before]).map(|_| ())
@@ -186,12 +197,16 @@ impl Desk<'_> {
         check("path", path, WORDS)?;
         let insert = "INSERT INTO instances (series_id, sop_instance_uid, path, bytes, received) VALUES (?1, ?2, ?3, ?4, ?5) \
                       ON CONFLICT (path) DO NOTHING";
-        self.run(insert, params![series, sop_instance, path, Count(*bytes), self.date]).map(|_| ())
+        if self.run(insert, params![series, sop_instance, path, Count(*bytes), self.date])? > 0 {
+            // Who sends it once more after its result was removed wants it again.
+            self.run("DELETE FROM expired WHERE series_id = ?1", [series])?;
+        }
+        Ok(())
     }
 
     fn close(&self, closing: Closing) -> Result<(), LedgerError> {
         let series = self.series(&closing.series)?;
-        let update = "UPDATE series SET closings = closings + 1, closed = ?2, evidence = ?3, print = ?4 WHERE id = ?1";
+        let update = "UPDATE series SET closings = closings + 1, closed = ?2, evidence = ?3, print = ?4, waiting = NULL WHERE id = ?1";
         check("print", &closing.print, NAME)?;
         self.run(update, params![series, self.date, closing.evidence.name(), closing.print])?;
         self.run("DELETE FROM refusals WHERE series_id = ?1", [series])?;
@@ -223,12 +238,28 @@ impl Desk<'_> {
         Ok(())
     }
 
+    fn other(&self, key: &SeriesKey, problem: &Problem) -> Result<(), LedgerError> {
+        check("words", &problem.code, NAME)?;
+        let series = self.series(key)?;
+        let update = "UPDATE series SET closed = ?2 WHERE id = ?1 AND closed IS NULL AND waiting IS NULL";
+        if self.run(update, params![series, self.date])? > 0 {
+            let insert = "INSERT INTO refusals (series_id, place, code, detail) VALUES (?1, 0, ?2, ?3)";
+            self.run(insert, params![series, problem.code, short(&problem.detail)])?;
+        }
+        Ok(())
+    }
+
     /// A volume is wanted: it gets a job unless it has one.
     fn want(&self, series: i64, known: Option<Job>, volume: &NewVolume) -> Result<(), LedgerError> {
         let mut job = match known {
             Some(job) => job,
+            None if self.is_expired(series, &volume.input)? => return Ok(()),
             None => self.insert(series, volume)?,
         };
+        if job.contest != volume.contest {
+            self.run("UPDATE jobs SET contest = ?2 WHERE id = ?1", params![job.id, volume.contest])?;
+            job.contest.clone_from(&volume.contest);
+        }
         let before = job.progress.state;
         match (&volume.result, before) {
             (Some(result), State::Queued | State::Waiting | State::Superseded) => {
@@ -245,8 +276,9 @@ impl Desk<'_> {
     fn insert(&self, series: i64, volume: &NewVolume) -> Result<Job, LedgerError> {
         let progress = Progress::queued(volume.priority, self.next("line")?);
         let insert = "INSERT INTO jobs (series_id, input, priority, created, changed, state, attempts, failures, crashes, crashes_alone, suspect, \
-                      rank, line, rule) VALUES (?1, ?2, ?3, ?4, ?4, 'queued', 0, 0, 0, 0, 0, ?5, ?6, ?7)";
-        let values = params![series, volume.input, volume.priority, self.date, volume.priority as i64, Count(progress.line), volume.rule];
+                      rank, line, rule, contest) VALUES (?1, ?2, ?3, ?4, ?4, 'queued', 0, 0, 0, 0, 0, ?5, ?6, ?7, ?8)";
+        let (priority, rank) = (volume.priority, volume.priority as i64);
+        let values = params![series, volume.input, priority, self.date, rank, Count(progress.line), volume.rule, volume.contest];
         self.run(insert, values)?;
         let id = JobId(u64::try_from(self.connection.last_insert_rowid()).unwrap_or_default());
         self.note(Note { job: Some(id), after: Some(State::Queued.name()), ..Note::of(Event::Queued, "intake") })?;
@@ -300,34 +332,8 @@ impl Desk<'_> {
         self.store(&job, before, event, who)
     }
 
-    fn forget(&self, id: JobId) -> Result<(), LedgerError> {
-        let job = self.job(id)?;
-        if !job.progress.state.is_final() || self.open_deliveries(id)? > 0 {
-            return Err(wrong(&job, "forgetting it"));
-        }
-        let state = job.progress.state.name();
-        let series: i64 = self.one("SELECT series_id FROM jobs WHERE id = ?1", [id], |row| row.get(0))?;
-        self.run("DELETE FROM jobs WHERE id = ?1", [id])?;
-        self.doubt(series)?;
-        self.run("DELETE FROM series WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE series_id = ?1)", [series])?;
-        self.note(Note { job: Some(id), before: Some(state), ..Note::of(Event::Forgotten, "retention") }).map(|_| ())
-    }
-
-    fn discard(&self, key: &SeriesKey, paths: &[String]) -> Result<(), LedgerError> {
-        let series = self.series(key)?;
-        for path in paths {
-            self.run("DELETE FROM instances WHERE series_id = ?1 AND path = ?2", params![series, path])?;
-        }
-        for job in self.list("SELECT id FROM jobs WHERE series_id = ?1 ORDER BY id", [series], |row| row.get::<_, JobId>(0))? {
-            self.note(Note { job: Some(job), ..Note::of(Event::Discarded, "retention") })?;
-        }
-        let nothing_left = "DELETE FROM series WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE series_id = ?1) \
-                            AND NOT EXISTS (SELECT 1 FROM instances WHERE series_id = ?1)";
-        self.run(nothing_left, [series]).map(|_| ())
-    }
-
     /// The state in which a series was closed says nothing any more: it is to be closed again.
-    fn doubt(&self, series: i64) -> Result<(), LedgerError> {
+    pub fn doubt(&self, series: i64) -> Result<(), LedgerError> {
         self.run("UPDATE series SET print = NULL WHERE id = ?1", [series]).map(|_| ())
     }
 
@@ -390,7 +396,8 @@ impl Desk<'_> {
         Ok(Seq(u64::try_from(self.connection.last_insert_rowid()).unwrap_or_default()))
     }
 
-    fn job(&self, id: JobId) -> Result<Job, LedgerError> {
+    /// A job.
+    pub fn job(&self, id: JobId) -> Result<Job, LedgerError> {
         let found = self.maybe(&format!("{} WHERE j.id = ?1", rows::JOB), [id], rows::job)?;
         found.ok_or(LedgerError::UnknownJob(id))
     }
@@ -400,7 +407,8 @@ impl Desk<'_> {
         found.ok_or(LedgerError::Stale(token))
     }
 
-    fn series(&self, key: &SeriesKey) -> Result<i64, LedgerError> {
+    /// The row of a series, which is made if need be.
+    pub fn series(&self, key: &SeriesKey) -> Result<i64, LedgerError> {
         check("Study Instance UID", &key.study, NAME)?;
         check("Series Instance UID", &key.series, NAME)?;
         let insert = "INSERT INTO series (study_uid, series_uid) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
@@ -459,7 +467,8 @@ pub fn owner(progress: &Progress) -> String {
     progress.held.as_ref().map(|h| h.owner.clone()).unwrap_or_default()
 }
 
-fn wrong(job: &Job, wish: &'static str) -> LedgerError {
+/// The job's state does not allow a wish.
+pub fn wrong(job: &Job, wish: &'static str) -> LedgerError {
     LedgerError::WrongState { job: job.id, state: job.progress.state, wish }
 }
 

@@ -12,10 +12,12 @@ mod deliveries;
 mod mark;
 mod open;
 mod read;
+mod refused;
+mod retention;
 mod rows;
 mod schema;
 mod training;
 mod writer;
 
-pub use open::{FILE, Options, SqliteLedger, set_aside};
+pub use open::{FILE, Options, SqliteLedger, remove_copies, set_aside};
 pub use read::SqliteReader;

@@ -11,13 +11,16 @@ use crate::ledger::change::{Change, Claim, DeliveryClaim, Lease};
 use crate::ledger::contract::{Ledger, Limits, Opening, Reader, Which};
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::{Event, State};
-use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, Seq, SeriesRecord, Token, Transition};
+use crate::ledger::records::{
+    Delivery, Entry, Job, JobId, Moment, Object, Outbox, Received, RefusedFile, Seq, SeriesRecord, Token, Transition,
+};
 use crate::ledger::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::sys::clock::Clock;
 use crate::sys::crash::{self, Point};
-use crate::sys::durable;
+use crate::sys::durable::{self, Step, StorageError};
 use crate::sys::lock::LockFile;
 use rusqlite::{Connection, OpenFlags};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -195,6 +198,22 @@ pub fn set_aside(state: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     Ok(names)
 }
 
+/// Removes copies of the ledger: those that were set aside, and those that were made before the tables were brought up to date. How many.
+pub fn remove_copies(state: &Path) -> Result<u64, LedgerError> {
+    let mut removed = 0;
+    for entry in std::fs::read_dir(state).map_err(StorageError::at(Step::Read, state))? {
+        let entry = entry.map_err(StorageError::at(Step::Read, state))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let set_aside = name.strip_prefix("ledger.").is_some_and(|rest| rest.contains(".broken-"));
+        let version = name.strip_prefix("ledger.v").and_then(|rest| rest.split_once(".sqlite"));
+        if set_aside || version.is_some_and(|(version, _)| version.parse::<u32>().is_ok()) {
+            std::fs::remove_file(entry.path()).map_err(StorageError::at(Step::Remove, &entry.path()))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 fn lock(path: &Path) -> Result<LockFile, LedgerError> {
     let file = path.with_extension("lock");
     LockFile::take(&file)?.ok_or_else(|| LedgerError::InUse { by: LockFile::holder(&file), path: file })
@@ -207,9 +226,9 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )
     .map_err(sql(path))?;
-    // The size limit keeps the log short after a burst.
+    // The size limit keeps the log short after a burst. What is deleted is overwritten: a purged study leaves no UID in free pages.
     let set = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; \
-               PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -2048;";
+               PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -2048; PRAGMA secure_delete = ON;";
     connection.execute_batch(set).map_err(sql(path))?;
     connection.busy_timeout(Duration::from_secs(10)).map_err(sql(path))?;
     connection.set_prepared_statement_cache_capacity(64);
@@ -275,6 +294,9 @@ impl Reader for SqliteLedger {
     fn now(&self) -> Moment {
         self.reader.now()
     }
+    fn instance(&self) -> Result<String, LedgerError> {
+        self.reader.instance()
+    }
     fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError> {
         self.reader.job(id)
     }
@@ -317,11 +339,26 @@ impl Reader for SqliteLedger {
     fn closed(&self, series: &SeriesKey) -> Result<Option<String>, LedgerError> {
         self.reader.closed(series)
     }
+    fn expired(&self, before: Moment, limit: u64) -> Result<Vec<Job>, LedgerError> {
+        self.reader.expired(before, limit)
+    }
+    fn idle(&self, before: Moment, skip: u64, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
+        self.reader.idle(before, skip, limit)
+    }
+    fn leaving(&self) -> Result<BTreeMap<SeriesKey, BTreeSet<String>>, LedgerError> {
+        self.reader.leaving()
+    }
     fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
         self.reader.settled(before, parked_before, limit)
     }
     fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError> {
         self.reader.received_of(series)
+    }
+    fn refused(&self, limit: u64) -> Result<Vec<RefusedFile>, LedgerError> {
+        self.reader.refused(limit)
+    }
+    fn unknown(&self, paths: Vec<String>) -> Result<Vec<String>, LedgerError> {
+        self.reader.unknown(paths)
     }
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {
         self.reader.received(skip, limit)

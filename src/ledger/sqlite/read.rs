@@ -7,10 +7,13 @@ use crate::dicom::SeriesKey;
 use crate::ledger::contract::{Reader, Which};
 use crate::ledger::error::LedgerError;
 use crate::ledger::names::State;
-use crate::ledger::records::{Delivery, Entry, Job, JobId, Moment, Object, Outbox, Problem, Received, Seq, SeriesRecord, Transition};
+use crate::ledger::records::{
+    Delivery, Entry, Job, JobId, Moment, Object, Outbox, Problem, Received, RefusedFile, Seq, SeriesRecord, Transition,
+};
 use crate::ledger::training::{Active, AuditEntry, CaseRow, Patient, RunRow};
 use crate::sys::clock::Clock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, ToSql, params};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -70,6 +73,10 @@ impl SqliteReader {
 impl Reader for SqliteReader {
     fn now(&self) -> Moment {
         self.time.date()
+    }
+
+    fn instance(&self) -> Result<String, LedgerError> {
+        self.one("SELECT value FROM facts WHERE name = 'instance'", [], |row| row.get(0))
     }
 
     fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError> {
@@ -166,12 +173,12 @@ impl Reader for SqliteReader {
     }
 
     fn series(&self, uid: &str) -> Result<Vec<SeriesRecord>, LedgerError> {
-        let query = "SELECT id, study_uid, series_uid, closed, closings, (SELECT count(*) FROM instances i WHERE i.series_id = series.id) FROM series \
+        let query = "SELECT id, study_uid, series_uid, closed, waiting, closings, (SELECT count(*) FROM instances i WHERE i.series_id = series.id) FROM series \
                      WHERE series_uid = ?1 OR study_uid = ?1 OR id IN (SELECT series_id FROM instances WHERE sop_instance_uid = ?1) ORDER BY id";
         let found: Vec<(i64, SeriesRecord)> = self.list(query, [uid], |row| {
             let series = SeriesKey { study: row.get(1)?, series: row.get(2)? };
-            let (closed, closings, instances) = (row.get(3)?, row.get(4)?, row.get::<_, Count>(5)?.0);
-            Ok((row.get(0)?, SeriesRecord { series, closed, closings, refusals: Vec::new(), instances }))
+            let (closed, waiting, closings, instances) = (row.get(3)?, row.get(4)?, row.get(5)?, row.get::<_, Count>(6)?.0);
+            Ok((row.get(0)?, SeriesRecord { series, closed, waiting, closings, refusals: Vec::new(), instances }))
         })?;
         let whole = found.into_iter().map(|(id, mut record)| {
             record.refusals = self.list("SELECT code, detail FROM refusals WHERE series_id = ?1 ORDER BY place", [id], |row| {
@@ -186,6 +193,31 @@ impl Reader for SqliteReader {
         let query = "SELECT print FROM series WHERE series_uid = ?2 AND study_uid = ?1";
         let found = self.list(query, [&series.study, &series.series], |row| row.get::<_, Option<String>>(0))?;
         Ok(found.into_iter().next().flatten())
+    }
+
+    fn expired(&self, before: Moment, limit: u64) -> Result<Vec<Job>, LedgerError> {
+        let query = format!(
+            "{} WHERE j.state IN ('done', 'cancelled', 'superseded') AND j.changed < ?1 AND NOT EXISTS (SELECT 1 FROM outbox o \
+             WHERE o.job_id = j.id AND (o.state NOT IN ('delivered', 'cancelled') OR o.changed >= ?1)) ORDER BY j.id LIMIT ?2",
+            rows::JOB
+        );
+        self.list(&query, params![before, Count(limit)], rows::job)
+    }
+
+    fn idle(&self, before: Moment, skip: u64, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
+        let query = "SELECT study_uid, series_uid FROM series s WHERE closed < ?1 AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.series_id = s.id) \
+                     AND NOT EXISTS (SELECT 1 FROM instances i WHERE i.series_id = s.id) ORDER BY id LIMIT ?3 OFFSET ?2";
+        self.list(query, params![before, Count(skip), Count(limit)], |row| Ok(SeriesKey { study: row.get(0)?, series: row.get(1)? }))
+    }
+
+    fn leaving(&self) -> Result<BTreeMap<SeriesKey, BTreeSet<String>>, LedgerError> {
+        let query = "SELECT s.study_uid, s.series_uid, l.file FROM leaving l JOIN series s ON s.id = l.series_id";
+        let mut leaving: BTreeMap<SeriesKey, BTreeSet<String>> = BTreeMap::new();
+        let files = self.list(query, [], |row| Ok((SeriesKey { study: row.get(0)?, series: row.get(1)? }, row.get(2)?)))?;
+        for (series, file) in files {
+            leaving.entry(series).or_default().insert(file);
+        }
+        Ok(leaving)
     }
 
     fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
@@ -206,6 +238,24 @@ impl Reader for SqliteReader {
         self.list(query, [&series.study, &series.series], |row| {
             Ok(Received { series: series.clone(), sop_instance: row.get(0)?, path: row.get(1)?, bytes: row.get::<_, Count>(2)?.0 })
         })
+    }
+
+    fn refused(&self, limit: u64) -> Result<Vec<RefusedFile>, LedgerError> {
+        let query = "SELECT origin, place, bytes, modified, code, first, last FROM refused_files ORDER BY id DESC LIMIT ?1";
+        self.list(query, [Count(limit)], |row| {
+            let (bytes, modified, code) = (row.get::<_, Count>(2)?.0, row.get(3)?, row.get(4)?);
+            Ok(RefusedFile { origin: row.get(0)?, place: row.get(1)?, bytes, modified, code, first: row.get(5)?, last: row.get(6)? })
+        })
+    }
+
+    fn unknown(&self, paths: Vec<String>) -> Result<Vec<String>, LedgerError> {
+        let mut unknown = Vec::new();
+        for path in paths {
+            if self.list("SELECT 1 FROM instances WHERE path = ?1", [&path], |_| Ok(()))?.is_empty() {
+                unknown.push(path);
+            }
+        }
+        Ok(unknown)
     }
 
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {

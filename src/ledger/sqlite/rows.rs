@@ -3,7 +3,7 @@
 use crate::dicom::SeriesKey;
 use crate::fault::Code;
 use crate::ledger::error::LedgerError;
-use crate::ledger::names::{AuditEvent, CaseKind, CaseState, DeliveryState, Event, PatientRole, Priority, RunState, State};
+use crate::ledger::names::{AuditEvent, CaseKind, CaseState, DeliveryState, Event, Origin, PatientRole, Priority, RunState, State};
 use crate::ledger::records::{Delivery, DeliveryId, Entry, Held, Job, JobId, Moment, Problem, Progress, Published, Seq, Token};
 use crate::ledger::training::RunId;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
@@ -94,12 +94,12 @@ macro_rules! words {
     )* };
 }
 
-words!(State, DeliveryState, Event, Priority, CaseKind, CaseState, PatientRole, RunState, AuditEvent);
+words!(State, DeliveryState, Event, Origin, Priority, CaseKind, CaseState, PatientRole, RunState, AuditEvent);
 
 /// The columns that [`job`] reads, and where from.
 pub const JOB: &str = "SELECT j.id, s.study_uid, s.series_uid, j.input, j.priority, j.created, j.changed, j.model, j.folder, j.identity, \
     j.state, j.attempts, j.failures, j.crashes, j.crashes_alone, j.suspect, j.not_before, j.owner, j.token, j.until, j.alone, j.code, \
-    j.detail, j.rank, j.line, j.rule FROM jobs j JOIN series s ON s.id = j.series_id";
+    j.detail, j.rank, j.line, j.rule, j.contest FROM jobs j JOIN series s ON s.id = j.series_id";
 
 /// A job; its result is without the files.
 pub fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
@@ -110,6 +110,7 @@ pub fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         input: row.get(3)?,
         priority: row.get(4)?,
         rule: row.get(25)?,
+        contest: row.get(26)?,
         created: row.get(5)?,
         changed: row.get(6)?,
         model: row.get(7)?,

@@ -21,6 +21,20 @@ pub const STEPS: &[&str] = &[
     "ALTER TABLE outbox ADD COLUMN transaction_uid TEXT;
      ALTER TABLE outbox ADD COLUMN committed INTEGER;
      CREATE INDEX outbox_transaction ON outbox (transaction_uid) WHERE transaction_uid IS NOT NULL;",
+    // Files that can not be used.
+    "CREATE TABLE refused_files (id INTEGER PRIMARY KEY AUTOINCREMENT, place TEXT NOT NULL UNIQUE, origin TEXT NOT NULL, bytes INTEGER NOT NULL,
+     modified INTEGER NOT NULL, code TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL) STRICT;",
+    // Volumes whose results were removed: they are not done again.
+    "CREATE TABLE expired (series_id INTEGER NOT NULL REFERENCES series (id) ON DELETE CASCADE, input TEXT NOT NULL, PRIMARY KEY (series_id, input))
+     STRICT, WITHOUT ROWID;
+     CREATE INDEX jobs_changed ON jobs (changed) WHERE state IN ('done', 'cancelled', 'superseded');",
+    // The rule that took a job's volume as the best of its study.
+    "ALTER TABLE jobs ADD COLUMN contest TEXT;",
+    // Since when a series waits for the rest of its study.
+    "ALTER TABLE series ADD COLUMN waiting INTEGER;",
+    // Files that are leaving a watched folder.
+    "CREATE TABLE leaving (series_id INTEGER NOT NULL REFERENCES series (id) ON DELETE CASCADE, file TEXT NOT NULL, PRIMARY KEY (series_id, file))
+     STRICT, WITHOUT ROWID;",
 ];
 
 /// Brings the tables to the latest version. Before the tables of an older version are touched, a copy of the file is made beside it;

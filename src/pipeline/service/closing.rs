@@ -10,13 +10,14 @@ use crate::dicom::{PixelFormat, SeriesKey};
 use crate::fault::{Code, Fault};
 use crate::intake::scan::ScanLimits;
 use crate::intake::tree::Loaded;
-use crate::ledger::{Closing, Evidence, Job, NewVolume, Problem};
-use crate::results::Replaced;
+use crate::ledger::{Change, Closing, Evidence, Job, NewVolume, Problem, State, Which};
+use crate::results::{Replaced, ResultManifest};
 use crate::series::{self, Refusal, Series};
 use crate::sys::crash::{self, Point};
 use crate::telemetry::log::keyed_hash;
 use crate::volume::decode::plane_digest;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -33,7 +34,7 @@ impl Service {
             self.settle.take(key);
             self.metrics.series_closed(evidence);
             tracing::debug!(series = keyed_hash(&key.series), "is as it was");
-            return;
+            return self.reconsider(&key.study);
         }
         // Changed since the look: the next look sees it.
         let Some(loaded) = self.tree.load(key) else { return };
@@ -41,9 +42,13 @@ impl Service {
         let complete = self.complete(key, loaded);
         if self.choice.needs_study(&complete) {
             self.metrics.series_closed(evidence);
+            // For people who ask; the daemon finds it again.
+            if let Err(error) = self.jobs.ledger().commit(vec![Change::Wait { series: key.clone() }]) {
+                tracing::debug!("the ledger does not know that a series waits: {error}");
+            }
             return self.choice.wait(key, evidence, self.clock.monotonic(), since);
         }
-        let decided = self.choice.decide(vec![complete]);
+        let decided = self.choice.decide(vec![complete], &BTreeSet::new());
         if self.close(decided.into_iter().map(|d| (d, evidence)).collect(), since) {
             self.metrics.series_closed(evidence);
         } else {
@@ -62,10 +67,31 @@ impl Service {
             all.push(self.complete(key, loaded));
         }
         let waited: Vec<bool> = all.iter().map(|complete| self.choice.needs_study(complete)).collect();
-        let decided = self.choice.decide(all).into_iter().zip(waited).filter_map(|(decided, waited)| waited.then_some(decided)).collect();
+        let failed = self.failed_winners(study);
+        let decided =
+            self.choice.decide(all, &failed).into_iter().zip(waited).filter_map(|(decided, waited)| waited.then_some(decided)).collect();
         let news = self.choice.news(study, decided);
         if !self.close(news, since) {
             self.choice.studies.wait(study, now, since);
+        }
+    }
+
+    /// Cases of a study that were taken as the best of it, and turned out to be of no use when they were read.
+    fn failed_winners(&self, study: &str) -> BTreeSet<(SeriesKey, String)> {
+        if !self.choice.has_contests() {
+            return BTreeSet::new();
+        }
+        let which = Which { states: vec![State::Parked], uid: Some(study.into()), ..Which::default() };
+        let parked = self.jobs.ledger().jobs(&which).unwrap_or_default().into_iter();
+        let failed = parked.filter(|job| job.contest.is_some() && job.series.study == study && has_failed(job));
+        failed.map(|job| (job.series, job.input)).collect()
+    }
+
+    /// Has a study decided about once more when the best series of it can not be used: the next best is to take its place.
+    pub(super) fn reconsider(&mut self, study: &str) {
+        if !self.failed_winners(study).is_empty() {
+            let now = self.clock.monotonic();
+            self.choice.studies.wait(study, now, now);
         }
     }
 
@@ -100,11 +126,12 @@ impl Service {
 
     fn wanted(&self, case: &Chosen) -> NewVolume {
         let rule = self.choice.rule(case.rule).map(str::to_owned);
-        NewVolume { input: case.input.clone(), priority: self.choice.priority(case.rule), rule, result: None, destinations: Vec::new() }
+        let (input, contest) = (case.input.clone(), case.contest.clone());
+        NewVolume { input, priority: self.choice.priority(case.rule), rule, contest, result: None, destinations: Vec::new() }
     }
 
     /// Names the state of a series: its files, and the rules by which they are judged.
-    fn print(&self, key: &SeriesKey) -> String {
+    pub(super) fn print(&self, key: &SeriesKey) -> String {
         let hash = Sha256::new_with_prefix(self.tree.print(key).unwrap_or_default().to_le_bytes()).chain_update(&self.rules).finalize();
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -133,7 +160,7 @@ impl Service {
         let since = self.since.remove(&name).unwrap_or_else(|| self.clock.monotonic());
         let token = self.jobs.claimed(job.id).map(|claimed| claimed.token);
         let Some(grid) = case.channels.get(order.model.manifest.preprocessing.grid_channel) else { return self.gone(&job) };
-        let replaces = match self.jobs.pin(job.id, &order.model.digest).and_then(|()| self.replaced_by(&job, grid)) {
+        let replaces = match self.jobs.pin(job.id, &order.model.digest).and_then(|()| self.replaced_by(&job, grid, &case.outdone)) {
             Ok(replaces) => replaces,
             Err(fault) => {
                 self.metrics.fault(fault.code);
@@ -157,17 +184,26 @@ impl Service {
             let others = self.settle.known().map(|(key, _)| key).filter(|key| key.study == job.series.study && **key != job.series);
             all.extend(others.filter_map(|key| Some(self.complete(key, self.tree.load(key)?))));
         }
-        let decided = self.choice.decide(all).into_iter().next()?;
+        let decided = self.choice.decide(all, &self.failed_winners(&job.series.study)).into_iter().next()?;
         decided.chosen.into_iter().find(|case| case.input == job.input)
     }
 
-    /// The latest result of the same volume of the series, which this one takes the place of.
-    fn replaced_by(&self, job: &Job, series: &Series) -> Result<Option<Replaced>, Fault> {
+    /// The latest result whose place this one takes: of the same volume of the series, or of the series that was the best of its study by
+    /// the same rule before.
+    fn replaced_by(&self, job: &Job, series: &Series, outdone: &[SeriesKey]) -> Result<Option<Replaced>, Fault> {
         let mut latest: Option<Replaced> = None;
+        let mut see = |folder: &str, replaced: &dyn Fn(&ResultManifest) -> Option<Replaced>| -> Result<(), Fault> {
+            let manifest = delivery::published(&self.config.output.path.join(folder))?;
+            latest = [latest.take(), manifest.as_ref().and_then(replaced)].into_iter().flatten().max_by_key(|r| r.revision);
+            Ok(())
+        };
         for folder in self.jobs.results_of(&job.series)? {
-            let Some(manifest) = delivery::published(&self.config.output.path.join(folder))? else { continue };
-            let earlier = manifest.as_replaced(series);
-            latest = [latest, earlier].into_iter().flatten().max_by_key(|r| r.revision);
+            see(&folder, &|manifest| manifest.as_replaced(series))?;
+        }
+        for rival in outdone {
+            for folder in self.jobs.results_of(rival)? {
+                see(&folder, &|manifest| manifest.as_outdone(&rival.series, series.phase))?;
+            }
         }
         Ok(latest)
     }
@@ -186,4 +222,11 @@ impl Service {
             self.jobs.postpone(job.id, &fault);
         }
     }
+}
+
+/// Whether a job is parked because of what its files are.
+fn has_failed(job: &Job) -> bool {
+    let code = job.progress.problem.as_ref().and_then(|problem| Code::from_name(&problem.code));
+    let of_files = code.is_some_and(|code| matches!(code.area(), "input" | "codec" | "series" | "quantity" | "volume" | "memory"));
+    job.progress.state == State::Parked && of_files
 }

@@ -113,7 +113,14 @@ pub fn key(number: u32) -> SeriesKey {
 }
 
 pub fn volume(input: impl Into<String>) -> NewVolume {
-    NewVolume { input: input.into(), priority: Priority::Routine, rule: Some("all".into()), result: None, destinations: vec![] }
+    NewVolume {
+        input: input.into(),
+        priority: Priority::Routine,
+        rule: Some("all".into()),
+        contest: None,
+        result: None,
+        destinations: vec![],
+    }
 }
 
 pub fn close(series: u32, inputs: &[&str]) -> Change {

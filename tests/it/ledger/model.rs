@@ -1,7 +1,7 @@
 //! The reference: a ledger in memory that says in plain words what every ledger has to do. It shares no rule with the real one.
 
 use super::training::Book;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use stunetd::dicom::SeriesKey;
@@ -16,6 +16,9 @@ struct Tables {
     journal: Vec<Entry>,
     series: Vec<SeriesRecord>,
     received: Vec<Received>,
+    refused: Vec<RefusedFile>,
+    expired: Vec<(SeriesKey, String)>,
+    leaving: BTreeMap<SeriesKey, BTreeSet<String>>,
     prints: BTreeMap<SeriesKey, String>,
     arrived: BTreeMap<String, Moment>,
     /// Journal lines written so far, lines that were removed included.
@@ -191,7 +194,14 @@ impl Tables {
 
     fn series_of(&mut self, key: &SeriesKey) -> &mut SeriesRecord {
         if !self.series.iter().any(|s| s.series == *key) {
-            self.series.push(SeriesRecord { series: key.clone(), closed: None, closings: 0, refusals: vec![], instances: 0 });
+            self.series.push(SeriesRecord {
+                series: key.clone(),
+                closed: None,
+                waiting: None,
+                closings: 0,
+                refusals: vec![],
+                instances: 0,
+            });
         }
         self.series.iter_mut().find(|s| s.series == *key).expect("just made")
     }
@@ -256,6 +266,7 @@ impl Tables {
         let record = self.series_of(&closing.series);
         record.closings += 1;
         record.closed = Some(now.date);
+        record.waiting = None;
         record.refusals = closing.refusals;
         self.prints.insert(closing.series.clone(), closing.print);
         for volume in &closing.volumes {
@@ -263,6 +274,9 @@ impl Tables {
                 return Err(LedgerError::Invalid("input"));
             }
             let known = self.jobs.values().find(|j| j.series == closing.series && j.input == volume.input).map(|j| j.id);
+            if known.is_none() && self.expired.contains(&(closing.series.clone(), volume.input.clone())) {
+                continue;
+            }
             let id = known.unwrap_or_else(|| {
                 self.last_job += 1;
                 let (id, line) = (JobId(self.last_job), self.next_line());
@@ -285,6 +299,7 @@ impl Tables {
                     input: volume.input.clone(),
                     priority: volume.priority,
                     rule: volume.rule.clone(),
+                    contest: None,
                     created: now.date,
                     changed: now.date,
                     model: None,
@@ -295,6 +310,7 @@ impl Tables {
                 self.write(now, Some(id), None, Event::Queued, (None, Some("queued")), "intake", None);
                 id
             });
+            self.jobs.get_mut(&id).expect("known").contest.clone_from(&volume.contest);
             match (self.jobs[&id].progress.state, volume.result.clone()) {
                 (State::Queued | State::Waiting | State::Superseded, Some(result)) => {
                     self.publish(now, id, (Event::Adopted, "intake"), result, &volume.destinations, true)
@@ -324,6 +340,19 @@ impl Tables {
         Ok(())
     }
 
+    fn forget_idle(&mut self, series: &SeriesKey) {
+        if !self.jobs.values().any(|j| j.series == *series) && !self.received.iter().any(|r| r.series == *series) {
+            self.forget_series(series);
+        }
+    }
+
+    fn forget_series(&mut self, series: &SeriesKey) {
+        self.series.retain(|s| s.series != *series);
+        self.prints.remove(series);
+        self.expired.retain(|(s, _)| s != series);
+        self.leaving.remove(series);
+    }
+
     fn known(&self, id: JobId) -> Result<State, LedgerError> {
         self.jobs.get(&id).map(|j| j.progress.state).ok_or(LedgerError::UnknownJob(id))
     }
@@ -340,11 +369,23 @@ impl Tables {
                 self.series_of(&received.series.clone()).instances += u64::from(!self.received.iter().any(|r| r.path == received.path));
                 if !self.received.iter().any(|r| r.path == received.path) {
                     self.arrived.insert(received.path.clone(), now.date);
+                    self.expired.retain(|(series, _)| *series != received.series);
                     self.received.push(received);
                 }
                 Ok(())
             }
             Change::Close(closing) => self.close(now, closing),
+            Change::Wait { series } => {
+                self.series_of(&series).waiting = Some(now.date);
+                Ok(())
+            }
+            Change::Other { series, problem } => {
+                let record = self.series_of(&series);
+                if record.closed.is_none() && record.waiting.is_none() {
+                    (record.closed, record.refusals) = (Some(now.date), vec![problem]);
+                }
+                Ok(())
+            }
             Change::Finish { token, result, destinations, doubtful } => {
                 let (id, who) = self.holder(token)?;
                 self.publish(now, id, (Event::Finished, &who), result, &destinations, doubtful);
@@ -524,9 +565,8 @@ impl Tables {
                 for job in &jobs {
                     self.write(now, Some(*job), None, Event::Discarded, (None, None), "retention", None);
                 }
-                if jobs.is_empty() && !self.received.iter().any(|r| r.series == series) {
-                    self.series.retain(|s| s.series != series);
-                    self.prints.remove(&series);
+                if !self.expired.iter().any(|(s, _)| *s == series) {
+                    self.forget_idle(&series);
                 }
                 Ok(())
             }
@@ -543,15 +583,63 @@ impl Tables {
                 self.outbox.retain(|_, d| d.job != job);
                 self.prints.remove(&gone.series);
                 if !self.jobs.values().any(|j| j.series == gone.series) {
-                    self.series.retain(|s| s.series != gone.series);
+                    self.forget_series(&gone.series);
                     self.received.retain(|r| r.series != gone.series);
                 }
                 self.write(now, Some(job), None, Event::Forgotten, (Some(state.name()), None), "retention", None);
                 Ok(())
             }
+            Change::Expire { job } => {
+                use DeliveryState::*;
+                let state = self.known(job)?;
+                let open = self.outbox.values().any(|d| d.job == job && !matches!(d.state, Delivered | Cancelled));
+                if open || !matches!(state, State::Done | State::Cancelled | State::Superseded) {
+                    return wrong(job, state, "removing its result");
+                }
+                let gone = self.jobs.remove(&job).expect("known");
+                self.objects.remove(&job);
+                self.done.remove(&job);
+                self.outbox.retain(|_, d| d.job != job);
+                if state != State::Superseded {
+                    self.expired.push((gone.series, gone.input));
+                }
+                self.write(now, Some(job), None, Event::Forgotten, (Some(state.name()), None), "retention", None);
+                Ok(())
+            }
+            Change::ForgetSeries { series } => {
+                self.forget_idle(&series);
+                Ok(())
+            }
+            Change::Leave { series, files } => {
+                self.series_of(&series);
+                self.leaving.remove(&series);
+                if !files.is_empty() {
+                    self.leaving.insert(series, files.into_iter().collect());
+                }
+                Ok(())
+            }
+            Change::Left { series } => {
+                self.series_of(&series);
+                self.leaving.remove(&series);
+                Ok(())
+            }
             Change::Purged { who, name } => {
                 let problem = Problem { code: "purged".into(), detail: name };
                 self.write(now, None, None, Event::Purged, (None, None), &who, Some(problem));
+                Ok(())
+            }
+            Change::Refuse(files) => {
+                for mut file in files {
+                    let known = self.refused.iter().position(|f| f.place == file.place).map(|at| self.refused.remove(at));
+                    (file.first, file.last) = (known.map_or(now.date, |f| f.first), now.date);
+                    self.refused.push(file);
+                }
+                let over = self.refused.len().saturating_sub(MOST_REFUSED as usize);
+                self.refused.drain(..over);
+                Ok(())
+            }
+            Change::ForgetRefused { before } => {
+                self.refused.retain(|f| f.last >= before);
                 Ok(())
             }
             Change::ForgetJournal { before } => {
@@ -590,6 +678,10 @@ impl Model {
 impl Reader for Model {
     fn now(&self) -> Moment {
         self.disk.clock.wall().into()
+    }
+
+    fn instance(&self) -> Result<String, LedgerError> {
+        Ok("reference".into())
     }
 
     fn job(&self, id: JobId) -> Result<Option<Job>, LedgerError> {
@@ -686,6 +778,29 @@ impl Reader for Model {
         Ok(self.lock().prints.get(series).cloned())
     }
 
+    fn expired(&self, before: Moment, limit: u64) -> Result<Vec<Job>, LedgerError> {
+        use DeliveryState::*;
+        let t = self.lock();
+        let delivered =
+            |id: JobId| t.outbox.values().filter(|d| d.job == id).all(|d| matches!(d.state, Delivered | Cancelled) && d.changed < before);
+        let ended = |j: &&Job| matches!(j.progress.state, State::Done | State::Cancelled | State::Superseded) && j.changed < before;
+        Ok(t.jobs.values().filter(ended).filter(|j| delivered(j.id)).take(limit as usize).cloned().collect())
+    }
+
+    fn idle(&self, before: Moment, skip: u64, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
+        let t = self.lock();
+        let idle = |s: &&SeriesRecord| {
+            s.closed.is_some_and(|at| at < before)
+                && !t.jobs.values().any(|j| j.series == s.series)
+                && !t.received.iter().any(|r| r.series == s.series)
+        };
+        Ok(t.series.iter().filter(idle).skip(skip as usize).take(limit as usize).map(|s| s.series.clone()).collect())
+    }
+
+    fn leaving(&self) -> Result<BTreeMap<SeriesKey, BTreeSet<String>>, LedgerError> {
+        Ok(self.lock().leaving.clone())
+    }
+
     fn settled(&self, before: Moment, parked_before: Moment, limit: u64) -> Result<Vec<SeriesKey>, LedgerError> {
         let t = self.lock();
         let over = |job: &&Job| {
@@ -711,6 +826,15 @@ impl Reader for Model {
 
     fn received_of(&self, series: &SeriesKey) -> Result<Vec<Received>, LedgerError> {
         Ok(self.lock().received.iter().filter(|r| r.series == *series).cloned().collect())
+    }
+
+    fn refused(&self, limit: u64) -> Result<Vec<RefusedFile>, LedgerError> {
+        Ok(self.lock().refused.iter().rev().take(limit as usize).cloned().collect())
+    }
+
+    fn unknown(&self, paths: Vec<String>) -> Result<Vec<String>, LedgerError> {
+        let tables = self.lock();
+        Ok(paths.into_iter().filter(|path| !tables.received.iter().any(|r| r.path == *path)).collect())
     }
 
     fn received(&self, skip: u64, limit: u64) -> Result<Vec<Received>, LedgerError> {

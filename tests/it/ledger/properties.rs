@@ -40,6 +40,12 @@ enum Wish {
     Purged,
     Discard(u8, u8),
     Forget(u8),
+    Expire(u8),
+    ForgetSeries(u8),
+    Leave(u8, u8),
+    Left(u8),
+    Wait(u8),
+    Other(u8),
     ForgetJournal(u32),
     Train(TrainingChange),
 }
@@ -69,6 +75,12 @@ fn wish() -> impl Strategy<Value = Wish> {
         1 => Just(Wish::Purged),
         1 => (0u8..5, 0u8..4).prop_map(|(s, n)| Wish::Discard(s, n)),
         1 => (0u8..12).prop_map(Wish::Forget),
+        2 => (0u8..12).prop_map(Wish::Expire),
+        1 => (0u8..5).prop_map(Wish::ForgetSeries),
+        1 => (0u8..5, 0u8..3).prop_map(|(s, n)| Wish::Leave(s, n)),
+        1 => (0u8..5).prop_map(Wish::Left),
+        1 => (0u8..5).prop_map(Wish::Wait),
+        1 => (0u8..5).prop_map(Wish::Other),
         1 => (0u32..200_000).prop_map(Wish::ForgetJournal),
         8 => training::change().prop_map(Wish::Train),
     ]
@@ -106,6 +118,7 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
         Wish::Close(series, inputs, priority, there) => {
             let volumes = inputs.iter().map(|i| NewVolume {
                 priority: Priority::ALL[usize::from(*priority)],
+                contest: (*priority > 0).then(|| format!("place {priority}")),
                 result: there.then(|| result(&format!("found-{series}-{i}"))),
                 destinations: vec!["pacs".into()],
                 ..volume(i.to_string())
@@ -162,6 +175,12 @@ fn change(wish: &Wish, given: &Given, now: Moment) -> Change {
         }
         Wish::Forget(n) => Change::Forget { job: job(n) },
         Wish::Train(change) => Change::Training(change.clone()),
+        Wish::Expire(n) => Change::Expire { job: job(n) },
+        Wish::Leave(series, n) => Change::Leave { series: key(u32::from(*series)), files: (0..*n).map(|n| format!("file {n}")).collect() },
+        Wish::Wait(series) => Change::Wait { series: key(u32::from(*series)) },
+        Wish::Other(series) => Change::Other { series: key(u32::from(*series)), problem: problem() },
+        Wish::Left(series) => Change::Left { series: key(u32::from(*series)) },
+        Wish::ForgetSeries(series) => Change::ForgetSeries { series: key(u32::from(*series)) },
         Wish::ForgetJournal(ms) => Change::ForgetJournal { before: Moment(now.0 - i64::from(*ms)) },
     }
 }
@@ -176,6 +195,14 @@ fn settled(ledger: &dyn Ledger) -> Vec<Vec<SeriesKey>> {
     // In which order series became known is told elsewhere.
     all.iter_mut().for_each(|keys| keys.sort());
     all
+}
+
+fn over(ledger: &dyn Ledger) -> (Vec<JobId>, Vec<SeriesKey>) {
+    let before = Moment(ledger.now().0 - 20_000);
+    let jobs = ledger.expired(before, 100).expect("read").into_iter().map(|job| job.id).collect();
+    let mut idle = ledger.idle(before, 0, 100).expect("read");
+    idle.sort();
+    (jobs, idle)
 }
 
 fn undelivered(ledger: &dyn Ledger) -> Vec<JobId> {
@@ -200,7 +227,7 @@ fn all(ledger: &dyn Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
     let rest = (
         ledger.counts().expect("read"),
         (ledger.next_due().expect("read"), ledger.oldest().expect("read")),
-        (ledger.outbox().expect("read"), undelivered(ledger), settled(ledger)),
+        (ledger.outbox().expect("read"), undelivered(ledger), settled(ledger), over(ledger), ledger.leaving().expect("read")),
         (ledger.unverified().expect("read"), transactions),
     );
     let own: Vec<_> = ledger.journal(None).expect("read").into_iter().map(|e| (e.event, e.at)).collect();
@@ -274,7 +301,7 @@ impl Witness {
                 }
                 // What is reopened and was not published before was adopted in this very commit.
                 Change::Reopen { job, .. } => *self.published.entry(*job).and_modify(|n| *n = (*n).max(1)).or_insert(1) -= 1,
-                Change::Forget { job } => {
+                Change::Forget { job } | Change::Expire { job } => {
                     self.wanted.remove(job);
                     self.published.remove(job);
                 }

@@ -34,8 +34,10 @@ stories! { told:
     results_since_the_last_check_are_told
     deliveries_go_in_order_and_a_crash_leaves_them_doubtful
     nothing_undelivered_is_forgotten
+    a_result_whose_time_is_over_is_not_made_again
     a_clock_that_jumps_moves_no_deadline
     acknowledged_instances_are_found_by_any_uid
+    of_refused_files_those_that_came_last_are_kept
     many_threads_lose_nothing
 }
 
@@ -400,6 +402,52 @@ mod told {
         assert_eq!(ledger.journal(Some(JobId(2))).expect("read").last().expect("kept").seq, seq);
     }
 
+    pub fn a_result_whose_time_is_over_is_not_made_again(site: &mut dyn Site) {
+        let (ledger, _) = site.open();
+        let (pause, expire) = (Duration::from_secs(10), |job| Change::Expire { job: JobId(job) });
+        ledger.commit(vec![close(1, &["a"])]).expect("durable");
+        let token = ledger.claim(&lease("w")).expect("asked").expect("a job").token;
+        ledger.commit(vec![finish(token, &["pacs"])]).expect("durable");
+        site.clock().advance(pause);
+        let token = ledger.claim_delivery("pacs", &lease("d")).expect("asked").expect("one").token;
+        ledger.commit(vec![Change::ParkDelivery { token, doubtful: false, problem: problem("delivery.refused") }]).expect("durable");
+        site.clock().advance(pause);
+        // Refused is not delivered; and the time counts from the delivery.
+        let wrong = LedgerError::WrongState { job: JobId(1), state: State::Done, wish: "removing its result" };
+        assert_eq!((ledger.expired(ledger.now(), 9).expect("read"), ledger.commit(vec![expire(1)])), (vec![], Err(wrong)));
+        ledger.commit(vec![Change::Retry { job: JobId(1), who: "anna".into() }]).expect("durable");
+        let token = ledger.claim_delivery("pacs", &lease("d")).expect("asked").expect("one").token;
+        let delivered = ledger.now();
+        ledger.commit(vec![Change::Delivered { token, warning: None }]).expect("durable");
+        site.clock().advance(pause);
+        assert_eq!(ledger.expired(delivered, 9).expect("read"), []);
+        let over = ledger.expired(ledger.now(), 9).expect("read");
+        assert_eq!(over.iter().map(|job| job.id).collect::<Vec<_>>(), [JobId(1)]);
+        ledger.commit(vec![expire(1)]).expect("durable");
+        site.crash(ledger);
+        let (ledger, _) = site.open();
+        assert_eq!((ledger.job(JobId(1)).expect("read"), ledger.closed(&key(1)).expect("read")), (None, Some("p".into())));
+        assert!(ledger.objects(JobId(1)).expect("read").is_empty() && ledger.deliveries(JobId(1)).expect("read").is_empty());
+        // Found again, it is not done again; in another state it is.
+        ledger.commit(vec![close(1, &["a"])]).expect("durable");
+        assert_eq!(ledger.jobs(&Which::default()).expect("read"), []);
+        ledger.commit(vec![close(1, &["b"])]).expect("durable");
+        assert_eq!(state(&*ledger, 2), State::Queued);
+        // Nothing is known of a series that has neither jobs nor instances once it may go.
+        ledger.commit(vec![Change::Cancel { job: JobId(2), who: "anna".into() }, expire(2)]).expect("durable");
+        site.clock().advance(pause);
+        assert_eq!(ledger.idle(ledger.now(), 0, 9).expect("read"), [key(1)]);
+        assert_eq!(ledger.idle(ledger.now(), 1, 9).expect("read"), []);
+        ledger.commit(vec![Change::ForgetSeries { series: key(1) }]).expect("durable");
+        assert_eq!(ledger.closed(&key(1)).expect("read"), None);
+        // Sent once more after its result was removed, it is done again.
+        ledger.commit(vec![close(2, &["c"])]).expect("durable");
+        ledger.commit(vec![Change::Cancel { job: JobId(3), who: "anna".into() }, expire(3)]).expect("durable");
+        let received = Received { series: key(2), sop_instance: "1.9".into(), path: "a/b.dcm".into(), bytes: 5 };
+        ledger.commit(vec![Change::Receive(received), close(2, &["c"])]).expect("durable");
+        assert_eq!(state(&*ledger, 4), State::Queued);
+    }
+
     pub fn a_clock_that_jumps_moves_no_deadline(site: &mut dyn Site) {
         let (ledger, _) = site.open();
         ledger.commit(vec![close(1, &["a"])]).expect("durable");
@@ -440,7 +488,40 @@ mod told {
         }
         assert_eq!(ledger.series(&key(1).study).expect("read").len(), 2);
         assert_eq!(ledger.received(0, 100).expect("read"), all);
+        let lie = ["1/4.dcm", "1/6.dcm", "2/5.dcm", "3/1.dcm"].map(String::from);
+        assert_eq!(ledger.unknown(lie.to_vec()).expect("read"), [lie[1].clone(), lie[3].clone()]);
         assert_eq!(ledger.received(4, 3).expect("read"), all[4..7]);
+    }
+
+    pub fn of_refused_files_those_that_came_last_are_kept(site: &mut dyn Site) {
+        let (ledger, _) = site.open();
+        let file = |n: u64, code: &str| RefusedFile {
+            origin: if n == 0 { Origin::Network } else { Origin::Folder },
+            place: format!("place {n}"),
+            bytes: n,
+            modified: Moment(5),
+            code: code.into(),
+            first: Moment(0),
+            last: Moment(0),
+        };
+        let begun = ledger.now();
+        ledger.commit(vec![Change::Refuse((0..MOST_REFUSED).map(|n| file(n, "input.corrupt")).collect())]).expect("durable");
+        site.clock().advance(Duration::from_secs(60));
+        // One is found once more, in another state, and one is new: the one that was longest unheard of goes.
+        ledger.commit(vec![Change::Refuse(vec![file(0, "input.truncated"), file(MOST_REFUSED, "input.empty_file")])]).expect("durable");
+        site.crash(ledger);
+        let (ledger, _) = site.open();
+        let last = begun.plus(Duration::from_secs(60));
+        let found = ledger.refused(3).expect("read");
+        let again = RefusedFile { first: begun, last, ..file(0, "input.truncated") };
+        let new = RefusedFile { first: last, last, ..file(MOST_REFUSED, "input.empty_file") };
+        let before = RefusedFile { first: begun, last: begun, ..file(MOST_REFUSED - 1, "input.corrupt") };
+        assert_eq!(found, [new, again, before]);
+        let all = ledger.refused(2 * MOST_REFUSED).expect("read");
+        assert_eq!((all.len() as u64, &*all.last().expect("one").place), (MOST_REFUSED, "place 2"));
+        ledger.commit(vec![Change::ForgetRefused { before: last }]).expect("durable");
+        assert_eq!(ledger.refused(10).expect("read").len(), 2);
+        assert!(ledger.commit(vec![Change::Refuse(vec![RefusedFile { place: String::new(), ..file(1, "input.corrupt") }])]).is_err());
     }
 
     pub fn many_threads_lose_nothing(site: &mut dyn Site) {

@@ -134,6 +134,118 @@ fn one_series_of_a_study_is_segmented_and_a_better_late_one_too() {
     assert_eq!((world.engine.calls(), world.results().len()), (3, 3));
 }
 
+#[test]
+fn a_better_series_that_comes_late_takes_the_place_of_the_former_best() {
+    let rules = "[[select]]\nname = \"best\"\nper_study = \"best\"\nprefer = [\"slices\"]\n";
+    let mut world = world(rules);
+    let share = world.spool().with_file_name("share");
+    let (configure, path) = (world.configure, share.clone());
+    world.configure = Box::new(move |config| {
+        configure(config);
+        let (kind, accepts) = (stunetd::config::DestinationKind::Folder, stunetd::config::Accepts::Research);
+        let name = "share".to_string();
+        config.destination = vec![stunetd::config::Destination { name, kind, accepts, path: path.clone(), ..Default::default() }];
+    });
+    let daemon = Daemon::start(&world);
+    Ct::new(1, 6).in_study(1).write(&world.incoming());
+    let first = daemon.next_result();
+    // The share is away, so the first result is still to be delivered when a better series comes.
+    let attempts = |result: &str| daemon.metric(&format!("stunetd_delivery_attempts_total{{destination=\"share\",result=\"{result}\"}}"));
+    daemon.passes("it is tried", || attempts("unreachable") > 0.0);
+    Ct::new(2, 8).in_study(1).write(&world.incoming());
+    let second = daemon.next_result();
+    std::fs::create_dir(&share).expect("folder");
+    daemon.passes("the better one is delivered", || attempts("delivered") == 1.0);
+    Ct::new(3, 10).in_study(1).write(&world.incoming());
+    let third = daemon.next_result();
+    daemon.passes("the best is delivered", || attempts("delivered") == 2.0);
+    let mut delivered: Vec<String> =
+        std::fs::read_dir(&share).expect("folder").map(|e| e.expect("entry").file_name().into_string().expect("name")).collect();
+    delivered.sort();
+    let mut expected = vec![second.clone(), third.clone()];
+    expected.sort();
+    assert_eq!(delivered, expected);
+    daemon.end().expect("a clean end");
+
+    let instances = |folder: &str| -> Vec<String> {
+        world.manifest(folder).outputs.iter().filter_map(|o| Some(o.dicom.as_ref()?.sop_instance.clone())).collect()
+    };
+    let replaces = |folder: &str| world.manifest(folder).replaces.map(|r| (r.revision, r.instances, r.first_source));
+    let source = || Some(Ct::new(1, 6).series_uid().to_string());
+    assert_eq!(replaces(&first), None);
+    assert_eq!(replaces(&second), Some((2, instances(&first), source())));
+    assert_eq!(replaces(&third), Some((3, instances(&second), source())));
+    let number = |folder: &str| {
+        let object = std::fs::read(world.output().join(folder).join("seg.dcm")).expect("object");
+        let at = object.windows(6).position(|w| w == b"\x20\x00\x11\x00IS").expect("Series Number");
+        let length = usize::from(object[at + 6]);
+        String::from_utf8_lossy(&object[at + 8..at + 8 + length]).trim().parse::<u32>().expect("a number")
+    };
+    assert_eq!((number(&second), number(&third)), (number(&first) + 1, number(&first) + 2));
+}
+
+#[test]
+fn when_the_best_series_can_not_be_used_the_next_best_is_taken() {
+    // The daemon may end between the two.
+    for ends in [false, true] {
+        let world = world("[[select]]\nname = \"best\"\nper_study = \"best\"\nprefer = [\"slices\"]\n");
+        let mut daemon = Daemon::start(&world);
+        // The best two are not in HU, which only their pixels tell.
+        Ct::new(1, 9).without_air().in_study(1).write(&world.incoming());
+        Ct::new(2, 8).without_air().in_study(1).write(&world.incoming());
+        Ct::new(3, 6).in_study(1).write(&world.incoming());
+        Ct::new(4, 4).in_study(1).write(&world.incoming());
+        daemon.shows("stunetd_jobs{state=\"parked\"}", 1.0);
+        if ends {
+            daemon.end().expect("a clean end");
+            assert_eq!(world.engine.calls(), 0);
+            daemon = Daemon::start(&world);
+        }
+        daemon.passes("a result", || world.results().len() == 1);
+        assert_eq!(results(&world), [("demo".to_owned(), 6)]);
+        // Those that failed stay for people to see.
+        assert_eq!((daemon.metric("stunetd_jobs{state=\"parked\"}"), world.engine.calls()), (2.0, 1));
+        // A better one that comes late takes their place too.
+        Ct::new(5, 12).in_study(1).write(&world.incoming());
+        daemon.passes("the better one's result", || world.results().len() == 2);
+        daemon.shows("stunetd_jobs{state=\"parked\"}", 0.0);
+        daemon.end().expect("a clean end");
+    }
+}
+
+#[test]
+fn the_ledger_knows_what_waits_and_what_is_never_segmented() {
+    use stunetd::ledger::{Reader, SqliteReader};
+    let world = world("[[select]]\nname = \"best\"\nper_study = \"best\"\n");
+    let ledger =
+        || SqliteReader::open(&world.state(), std::sync::Arc::new(stunetd::sys::clock::SystemClock)).expect("read").expect("a ledger");
+    let daemon = Daemon::start(&world);
+    let ct = Ct::new(1, 6);
+    ct.write(&world.incoming());
+    // The same images say that they are secondary captures, of another series.
+    let other = tempfile::tempdir().expect("folder");
+    Ct::new(2, 1).write(other.path());
+    let object = std::fs::read(other.path().join("2-0.dcm")).expect("file");
+    let (image, capture) = (b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.1.7\0");
+    let captured: Vec<u8> = {
+        let mut bytes = object.clone();
+        while let Some(at) = bytes.windows(image.len()).position(|w| w == image) {
+            bytes[at..at + image.len()].copy_from_slice(capture);
+        }
+        bytes
+    };
+    std::fs::write(world.incoming().join("capture.dcm"), captured).expect("file");
+    let record = |uid: &str| ledger().series(uid).expect("read").into_iter().next();
+    daemon.passes("it waits", || record(ct.series_uid().as_str()).is_some_and(|record| record.waiting.is_some()));
+    assert_eq!(world.engine.calls(), 0);
+    let capture = record(Ct::new(2, 1).series_uid().as_str()).expect("known");
+    assert_eq!((capture.closings, capture.refusals[0].code.as_str()), (0, "input.sop_class_not_segmentable"));
+    daemon.next_result();
+    let done = record(ct.series_uid().as_str()).expect("known");
+    assert_eq!((done.waiting, done.closings), (None, 1));
+    daemon.end().expect("a clean end");
+}
+
 /// The files of the generated PET and CT of one patient, by modality.
 fn pair() -> Option<BTreeMap<String, Vec<PathBuf>>> {
     let found = scan(&cases()?.join("pet_ct_pair"), &ScanLimits::default()).expect("scan");

@@ -12,13 +12,14 @@ pub struct Ct {
     slices: usize,
     announced: Option<usize>,
     patient: &'static str,
+    air: bool,
 }
 
 const SIZE: [usize; 2] = [24, 32];
 
 impl Ct {
     pub fn new(number: u32, slices: usize) -> Ct {
-        Ct { number, study: number, slices, announced: None, patient: "CANARY^NAME" }
+        Ct { number, study: number, slices, announced: None, patient: "CANARY^NAME", air: true }
     }
 
     /// The same, with so many Number of Series Related Instances in every header.
@@ -29,6 +30,11 @@ impl Ct {
     /// The same with another patient's name.
     pub fn of(self, patient: &'static str) -> Ct {
         Ct { patient, ..self }
+    }
+
+    /// The same of soft tissue alone, which no CT in HU is.
+    pub fn without_air(self) -> Ct {
+        Ct { air: false, ..self }
     }
 
     /// The same in the study, and with the frame of reference, of another one.
@@ -68,9 +74,16 @@ impl Ct {
             orientation: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
         };
         // Half air, half soft tissue, as a histogram of HU has it.
-        let hu: Vec<i16> = (0..SIZE[0] * SIZE[1])
-            .map(|i| if i % SIZE[1] < 12 { -1000 + (i % 7) as i16 } else { 40 + ((i + slice + self.number as usize) % 13) as i16 })
-            .collect();
+        let hu: Vec<i16> =
+            (0..SIZE[0] * SIZE[1])
+                .map(|i| {
+                    if self.air && i % SIZE[1] < 12 {
+                        -1000 + (i % 7) as i16
+                    } else {
+                        40 + ((i + slice + self.number as usize) % 13) as i16
+                    }
+                })
+                .collect();
         let mut file = series.image(&uid(&format!("instance {slice}")), slice as u32 + 1, [-32.0, -24.0, 2.0 * slice as f64], &hu);
         if let Some(count) = self.announced {
             // Before the first element of group 0028.
