@@ -20,6 +20,7 @@ mod docs;
 mod dose;
 mod engine;
 mod first_steps;
+mod generations;
 mod gpu;
 mod hostile;
 mod jobs;

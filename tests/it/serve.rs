@@ -6,6 +6,7 @@
 mod after;
 mod complete;
 pub mod daemon;
+mod generations;
 mod kept;
 pub mod program;
 mod rules;

@@ -123,7 +123,8 @@ impl Office {
         });
         let objects = written.collect();
         let series = SeriesKey { study: uid("study", number).to_string(), series: uid("source", number).to_string() };
-        let volume = NewVolume { input: "v".into(), priority: Priority::Routine, rule: None, contest: None, result: None, destinations: vec![] };
+        let volume =
+            NewVolume { input: "v".into(), priority: Priority::Routine, rule: None, contest: None, result: None, destinations: vec![] };
         let (evidence, print) = (Evidence::Timer, "p".into());
         let close = Closing { series, evidence, print, volumes: vec![volume], refusals: vec![] };
         self.ledger.commit(vec![Change::Close(close)]).expect("durable");
