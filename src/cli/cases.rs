@@ -109,30 +109,31 @@ fn parse_origin(text: &str) -> Result<Origin, String> {
 /// Runs the verb.
 pub fn run(args: Args) -> Result<ExitCode, Fault> {
     let config = config::load(&args.config)?;
-    let store = || Store::open(&config.state);
+    // Opening the store makes it; that is the daemon's business, under its own user.
+    let store = || config.state.join("training/secret").exists().then(|| Store::open(&config.state)).transpose();
     match args.verb {
         Verb::List { state } => {
             let ledger = read(&config)?;
-            let list = report::List::of(&store()?, &ledger, &state)?;
+            let list = report::List::of(store()?.as_ref(), &ledger, &state)?;
             tell(args.json, || list.json(), || list.page(ledger.now()))?;
         }
         Verb::Show { id } => {
             let ledger = read(&config)?;
-            let whole = report::Whole::of(&store()?, &ledger, &id)?;
+            let whole = report::Whole::of(store()?.as_ref(), &ledger, &id)?;
             tell(args.json, || whole.json(), || whole.page())?;
         }
         Verb::Accept { id, word, classes, origin, confirm } => {
             let word = spoken(word.reader, Decision::Accepted, classes, origin, confirm);
-            decide(&config, &id, word, args.json)?;
+            decide(&config, store()?.as_ref(), &id, word, args.json)?;
         }
         Verb::Refuse { id, word } => {
-            decide(&config, &id, spoken(word.reader, Decision::Refused, vec![], Origin::Manual, vec![]), args.json)?;
+            decide(&config, store()?.as_ref(), &id, spoken(word.reader, Decision::Refused, vec![], Origin::Manual, vec![]), args.json)?;
         }
         Verb::Withdraw { id, word } => {
-            decide(&config, &id, spoken(word.reader, Decision::Withdrawn, vec![], Origin::Manual, vec![]), args.json)?;
+            decide(&config, store()?.as_ref(), &id, spoken(word.reader, Decision::Withdrawn, vec![], Origin::Manual, vec![]), args.json)?;
         }
         Verb::Link { first, second } => {
-            let store = store()?;
+            let Some(store) = store()? else { return Err(CaseError::Unknown(first).into()) };
             let keys = [store.case(&first)?.record.patient, store.case(&second)?.record.patient];
             change(&config, &CaseCommand::LinkPatients { keys })?;
             let document = serde_json::json!({ "linked": [first, second] });
@@ -147,8 +148,8 @@ fn spoken(reader: String, decision: Decision, classes: Vec<String>, origin: Orig
 }
 
 /// The record first: what the ledger calls accepted has one.
-fn decide(config: &Config, id: &str, word: Word, json: bool) -> Result<(), Fault> {
-    let stored = Store::open(&config.state)?.case(id)?;
+fn decide(config: &Config, store: Option<&Store>, id: &str, word: Word, json: bool) -> Result<(), Fault> {
+    let stored = store.ok_or_else(|| CaseError::Unknown(id.into()))?.case(id)?;
     let known = read(config)?.cases()?.into_iter().find(|row| row.id == id);
     let Some(known) = known else { return Err(CaseError::Unknown(id.into()).into()) };
     let state = match word.decision {

@@ -1,9 +1,9 @@
 //! What `stunetd cases` tells.
 
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::ledger::{CaseKind, CaseRow, CaseState, Moment, Reader};
 use crate::telemetry::words::age;
-use crate::training::cases::SignOff;
+use crate::training::cases::{CaseError, SignOff};
 use crate::training::store::{CaseRecord, Shown, Store, positives, registry};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -38,8 +38,12 @@ pub struct List {
 
 impl List {
     /// Of these states; of all where none is given. The patients are counted over all.
-    pub fn of(store: &Store, ledger: &dyn Reader, states: &[CaseState]) -> Result<List, Fault> {
-        let (stored, rows, links) = (store.cases()?, ledger.cases()?, store.links()?);
+    pub fn of(store: Option<&Store>, ledger: &dyn Reader, states: &[CaseState]) -> Result<List, Fault> {
+        let (stored, links) = match store {
+            Some(store) => (store.cases()?, store.links()?),
+            None => (Vec::new(), Vec::new()),
+        };
+        let rows = ledger.cases()?;
         let active = |name: &str| rows.iter().any(|row| row.id == name && matches!(row.state, CaseState::Pending | CaseState::Accepted));
         let (roles, _) = registry::split(&stored, &ledger.patients()?, &active)?;
         let shown: Vec<Shown> = stored
@@ -117,13 +121,15 @@ pub struct Whole {
 
 impl Whole {
     /// A case, or a folder that gave none.
-    pub fn of(store: &Store, ledger: &dyn Reader, id: &str) -> Result<Whole, Fault> {
+    pub fn of(store: Option<&Store>, ledger: &dyn Reader, id: &str) -> Result<Whole, Fault> {
         let line = List::of(store, ledger, &[])?.cases.into_iter().find(|line| line.row.id == id);
-        match (line, store.case(id)) {
-            (Some(line), Ok(case)) => Ok(Whole { line, signoffs: case.signoffs()?, record: Some(case.record) }),
-            (Some(line), Err(_)) => Ok(Whole { line, record: None, signoffs: Vec::new() }),
-            (None, Err(fault)) => Err(fault),
-            (None, Ok(_)) => Err(crate::training::cases::CaseError::Unknown(id.into()).into()),
+        let Some(line) = line else { return Err(CaseError::Unknown(id.into()).into()) };
+        match store.map(|store| store.case(id)).transpose() {
+            Ok(Some(case)) => Ok(Whole { line, signoffs: case.signoffs()?, record: Some(case.record) }),
+            // A folder that gave no case.
+            Ok(None) => Ok(Whole { line, record: None, signoffs: Vec::new() }),
+            Err(fault) if fault.code == Code::CasesUnknown => Ok(Whole { line, record: None, signoffs: Vec::new() }),
+            Err(fault) => Err(fault),
         }
     }
 

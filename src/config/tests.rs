@@ -100,7 +100,7 @@ contrast = "yes"
     config.unknown_key 32: unknown key `kernal` in [select]; did you mean `kernel`?
     config.invalid 33: `select.description`: `((` is not a regular expression: unclosed group
     config.unknown_key 34: unknown key `mim` in [select.slices]; did you mean `min`?
-    config.invalid 35: `select.prefer`: `sharp`: expected one of original, axial, slice_distance, coverage, slices, { kernel = "pattern" }, { slice_distance = mm }
+    config.invalid 35: `select.prefer`: `sharp`: expected one of original, axial, soft_kernel, slice_distance, coverage, slices, { kernel = "pattern" }, { slice_distance = mm }
     config.invalid 36: `select.contrast`: invalid type: string "yes", expected a boolean
     "#);
 }
@@ -137,7 +137,7 @@ fn values_are_checked_against_each_other() {
     2: `intake.min_slices`: at least 1
     4: `select`: every rule needs a `name`
     7: `select.name`: there is a rule `a` already
-    8: `select.ignore`: a rule that ignores has no model, priority or per_study
+    8: `select.ignore`: a rule that ignores has no model, priority, per_study or accept
     3: `select.prefer`: needs per_study = "best"
     6: `select.slices`: min has to be at most max, both finite
     1: `destination`: a folder needs `path`

@@ -154,7 +154,7 @@ impl Curator {
 
     /// One look at everything. The child goes when there is nothing for it to do, and its memory with it.
     fn look(&mut self) -> Result<(), Fault> {
-        let mut busy = false;
+        let (mut busy, mut failed) = (false, None);
         for (folder, received) in self.folders()? {
             let Some(print) = print_of(&folder) else { continue };
             let now = self.plan.clock.monotonic();
@@ -162,8 +162,10 @@ impl Curator {
                 continue;
             }
             busy = true;
-            if let Err(fault) = self.admit(&folder, &print, received) {
-                self.failed(&folder, &print, fault)?;
+            // One that fails does not keep the others waiting.
+            let admitted = self.admit(&folder, &print, received);
+            if let Err(fault) = admitted.or_else(|fault| self.failed(&folder, &print, fault)) {
+                failed = Some(fault);
             }
             if self.plan.shutdown.is_draining() {
                 return Ok(());
@@ -173,7 +175,7 @@ impl Curator {
         if !busy {
             self.child = None;
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// The folders that may be cases, and whether they were received.
@@ -234,7 +236,15 @@ impl Curator {
             Answer::Made { case, problem } => {
                 let stored = self.store.case(&case)?;
                 let problem = problem.map(|(code, detail)| Problem { code, detail });
-                registry::register(&self.store, &*ledger, &stored, problem, &self.plan.owner)?;
+                if let Err(fault) = registry::register(&self.store, &*ledger, &stored, problem, &self.plan.owner) {
+                    if fault.code != Code::CasesLeak {
+                        return Err(fault);
+                    }
+                    // It would put a person on both sides: nothing may be learned from anybody as long as it is there.
+                    self.store.remove(&case)?;
+                    self.store.unlink(&case)?;
+                    return self.reject(folder, print, Problem { code: fault.code.name().into(), detail: fault.detail }, true);
+                }
                 self.forget_refusal(folder, print)?;
                 for old in earlier.iter().filter(|old| **old != case) {
                     let (id, who) = (old.clone(), self.plan.owner.clone());

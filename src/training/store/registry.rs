@@ -33,7 +33,7 @@ pub fn inactive(ledger: &dyn Reader) -> Result<BTreeSet<String>, Fault> {
     Ok(ledger.cases()?.into_iter().filter(given_up).map(|case| case.id).collect())
 }
 
-/// The side of each case's patient, after every case got one: what the ledger lacks is drawn and comes back beside. Patients that were found
+/// The side of each case's patient, for those that count: what the ledger lacks is drawn and comes back beside. Patients that were found
 /// to be one person count as one.
 ///
 /// # Errors
@@ -50,11 +50,11 @@ pub fn split(cases: &[Stored], patients: &[Patient], active: &dyn Fn(&str) -> bo
     let mut roles: Roles = sides.iter().map(|(person, role)| (person.to_string(), *role)).collect();
     let of_person =
         |keys: CaseKeys| CaseKeys { patient: person.get(keys.patient.as_str()).map_or(keys.patient.clone(), |p| p.to_string()), ..keys };
-    let keys: Vec<CaseKeys> = cases.iter().map(|case| of_person(case.keys())).collect();
-    let shown: Vec<Shown> = cases
+    let counting: Vec<&Stored> = cases.iter().filter(|case| active(&case.name)).collect();
+    let keys: Vec<CaseKeys> = counting.iter().map(|case| of_person(case.keys())).collect();
+    let shown: Vec<Shown> = counting
         .iter()
         .zip(&keys)
-        .filter(|(case, _)| active(&case.name))
         .filter_map(|(case, keys)| {
             let labels = case.record.labels.as_ref()?;
             Some(Shown {
