@@ -118,7 +118,10 @@ fn try_out(slots: &Slots, generation: &Generation) -> Result<(), Fault> {
     let cores = super::cores(config.model.device);
     cores.start_rayon();
     let bar = Bar::wheel("trying the generation out on its canary");
-    let opened = canary::guarded(network(config.model.device, config.model.precision, cores.torch), slots.store.clone())(generation);
+    let opened = canary::guarded(
+        network(config.model.device, config.model.precision, cores.torch, config.device_memory.0),
+        slots.store.clone(),
+    )(generation);
     bar.finish();
     opened.map(drop)
 }
