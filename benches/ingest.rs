@@ -107,7 +107,7 @@ fn receive(dir: &Path, count: usize, edge: u16, associations: usize) -> (f64, f6
     std::fs::create_dir_all(&config.output.path).expect("folder");
     let disks = Arc::new(Disks::watch(&config, stunetd::machine_space(), clock, metrics.clone()).expect("disks"));
     let reception = Arc::new(Reception::open(&config.spool, ledger, disks, metrics, Audit::none()).expect("a spool"));
-    let scp = Scp::start(&config.dimse, reception).expect("starts").expect("listens");
+    let scp = Scp::start(&config.dimse, reception, None).expect("starts").expect("listens");
     let each = count / associations;
     let series: Vec<Vec<(String, Vec<u8>)>> =
         (0..associations).map(|a| (0..each).map(|n| image(&format!("{associations} {a}"), n, edge)).collect()).collect();

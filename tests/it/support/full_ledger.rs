@@ -27,6 +27,7 @@ pub fn fill(state: &Path, rows: u64) {
                 input: format!("{n:064x}"),
                 priority: Priority::Routine,
                 rule: None,
+                contest: None,
                 result: (n + 1008 < rows).then_some(found),
                 destinations: vec![],
             };
