@@ -8,6 +8,7 @@
 mod after;
 mod closing;
 mod models;
+mod outcomes;
 mod refused;
 mod reload;
 mod retention;
@@ -18,15 +19,14 @@ pub use reload::Reload;
 
 use super::board::Seat;
 use super::choice::{Choice, Chosen};
-use super::jobs::{Jobs, PAUSE_FIRST, finished};
+use super::jobs::{Jobs, PAUSE_FIRST};
 use super::outbox::Outbox;
 use super::stages::Order;
-use super::street::{End, Outcome, Street};
-use super::work::JobId;
+use super::street::Street;
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::dicom::SeriesKey;
-use crate::fault::{Class, Code, Fault};
+use crate::fault::{Code, Fault};
 use crate::intake::disks::{AGAIN, Disks};
 use crate::intake::doors::Doors;
 use crate::intake::reception::Reception;
@@ -40,13 +40,12 @@ use crate::intake::watch::{Dirty, Watcher};
 use crate::ledger::Ledger;
 use crate::series::Policy;
 use crate::sys::clock::Clock;
-use crate::sys::crash::{self, Point};
 use crate::sys::notify::Notifier;
 use crate::sys::shutdown::Shutdown;
 use crate::telemetry::log::keyed_hash;
-use crate::telemetry::{Metrics, Post, Stage, Transport};
+use crate::telemetry::{Metrics, Post, Transport};
 use crate::volume::decode::Decoder;
-use crossbeam::channel::{Receiver, RecvError, never, select};
+use crossbeam::channel::{Receiver, never, select};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,8 +62,6 @@ const BUSY: Duration = Duration::from_secs(1);
 const KEPT: usize = 16;
 /// Results older than this count as safe on disk, however the daemon ends.
 const CHECK_POINT: Duration = Duration::from_secs(3600);
-/// A device that another program fills may be free again soon; what it ran out of memory for so often in a row does not fit.
-const OUT_OF_MEMORY: u32 = 3;
 /// What was given up at the end of the drain time stops at its next step; the end takes at most this long.
 const LAST_STEPS: Duration = Duration::from_secs(60);
 
@@ -448,88 +445,6 @@ impl Service {
         self.jobs.count();
         self.outbox.hurry();
         self.next_claim = Some(self.clock.monotonic());
-    }
-
-    /// Handles the end of a job; a fault that the process can not go on with is returned.
-    fn outcome(&mut self, outcome: Result<Outcome, RecvError>) -> Result<(), Fault> {
-        // The street's threads end only after it was closed.
-        let Ok(Outcome { job, token, end, times }) = outcome else {
-            return Err(Fault::new(Code::InternalBug, "the stages have ended by themselves"));
-        };
-        crash::point(Point::OutcomeTaken);
-        // Of a claim that was taken back, and the job may be in work again: this one counts no more.
-        if !self.jobs.is_current(job, token) {
-            return Ok(());
-        }
-        let Some(claimed) = self.jobs.claimed(job) else { return Ok(()) };
-        let (series, study) = (keyed_hash(&claimed.series.series), claimed.series.study.clone());
-        let end = end.and_then(|end| match end {
-            End::Published(receipt) => Ok((Some(receipt.dir.clone()), finished(&receipt.dir, self.outbox.destinations(), false)?)),
-            End::AlreadyPublished(folder) => Ok((None, finished(&folder, self.outbox.destinations(), true)?)),
-        });
-        match end {
-            Ok((new, ended)) => {
-                let seconds = (times.iter().map(|(_, time)| time.as_secs_f64()).sum::<f64>() * 10.0).round() / 10.0;
-                if let Some(dir) = &new {
-                    self.tell_created(&study, dir, &ended.result);
-                    self.count_outputs(dir);
-                }
-                let folder = ended.result.folder.clone();
-                self.jobs.finish(job, ended);
-                self.outbox.ring();
-                tracing::info!(%job, series, folder, seconds, "{}", if new.is_some() { "published" } else { "has its result already" });
-            }
-            Err(fault) => {
-                // A case that waited for memory got nowhere: its first stage stands for that.
-                let stage = times.reached.unwrap_or(Stage::Read);
-                return self.failed(job, &series, stage, fault);
-            }
-        }
-        Ok(())
-    }
-
-    fn failed(&mut self, job: JobId, series: &str, stage: Stage, fault: Fault) -> Result<(), Fault> {
-        match fault.code {
-            Code::InternalShutdown => {
-                tracing::info!(%job, series, "given up, to be done again after the next start");
-                self.jobs.release(job);
-                return Ok(());
-            }
-            Code::LedgerStaleToken => {
-                tracing::info!(%job, series, "its end is not wanted any more");
-                self.jobs.leave(job);
-                return Ok(());
-            }
-            Code::ModelCanary => {
-                self.metrics.fault(fault.code);
-                tracing::error!(%job, series, code = %fault.code, "its model serves no more: {} {}", fault.detail, fault.code.action());
-                self.withdraw_model(job, &fault);
-                return Ok(());
-            }
-            _ => self.metrics.fault(fault.code),
-        }
-        let cause = fault.causes();
-        let so_often = || self.jobs.claimed(job).is_some_and(|claimed| claimed.failures() + 1 >= OUT_OF_MEMORY);
-        let class = if fault.code == Code::DeviceOutOfMemory && so_often() { Class::Poison } else { fault.class };
-        match class {
-            Class::Fatal => {
-                self.jobs.leave(job);
-                return Err(fault);
-            }
-            Class::Retryable => {
-                self.metrics.flow.retried(stage, fault.code);
-                let seconds = self.jobs.postpone(job, &fault).as_secs();
-                tracing::warn!(%job, series, code = %fault.code, retry_in_s = seconds, "failed for now: {} {cause}", fault.detail);
-            }
-            Class::Poison => {
-                tracing::warn!(%job, series, code = %fault.code, "parked: {} {cause} {}", fault.detail, fault.code.action());
-                self.metrics.job_parked(fault.code);
-                let study = self.jobs.claimed(job).map(|claimed| claimed.series.study.clone());
-                self.jobs.park(job, &fault);
-                study.iter().for_each(|study| self.reconsider(study));
-            }
-        }
-        Ok(())
     }
 
     /// Lets the work in flight finish within the drain time, then gives it up.
