@@ -10,7 +10,7 @@ use crate::support::ct::Ct;
 use crate::support::on_path;
 use std::net::TcpListener;
 use std::time::{Duration, SystemTime};
-use stunetd::config::{Destination, HumanDuration, Listen};
+use stunetd::config::{Destination, Format, HumanDuration, Listen};
 use stunetd::ledger::DeliveryState;
 use stunetd::sys::clock::Clock;
 
@@ -123,6 +123,7 @@ fn who_sends_studies_does_not_notice_that_a_destination_is_down() {
     let destination = pacs(scp.port);
     world.configure = Box::new(move |config| {
         config.dimse.listen = Listen(Some(([127, 0, 0, 1], port).into()));
+        config.output.formats = vec![Format::Seg];
         config.destination = vec![destination.clone()];
     });
     let daemon = Daemon::start(&world);
