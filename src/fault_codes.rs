@@ -95,6 +95,9 @@ codes! {
     ModelChannels, "model.channel_mismatch", Poison, "The image has another number of channels than the model.", "Choose a model made for this kind of input.";
     ModelNotFinite, "model.not_finite", Poison, "The network answered with numbers that are not finite.", "Try `--precision f32`; if it stays, the weights are broken.";
     ModelInput, "model.bad_input", Poison, "The tensor given to the network does not fit it.", "Give a tensor [N, C, X, Y, Z] whose axes are divisible by the strides in the manifest.";
+    ModelUnknownGeneration, "model.unknown_generation", Poison, "There is no such generation of the model.", "See `stunetd model list --config`; `stunetd model rollback` has the model before serve again.";
+    ModelCanary, "model.canary_failed", Poison, "The generation does not do on this machine what it did when it was tried out.", "Nothing serves with it; see the message, and check the disk and the device.";
+    ModelNotPromotable, "model.not_promotable", Poison, "This generation may not serve in that place.", "See the message: what is not approved does not take the place of what is.";
     // ---- checkpoints
     CheckpointNotOne, "checkpoint.not_a_checkpoint", Poison, "The file is not a PyTorch checkpoint.", "Check the download; the file should start with the letters PK.";
     CheckpointHtml, "checkpoint.html_page", Poison, "The file is a web page, not weights.", "Download the weights again; a login or error page was saved instead.";

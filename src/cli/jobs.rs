@@ -4,6 +4,7 @@
 //! daemon they open the ledger themselves.
 
 use super::jobs_report;
+use super::model_slots::Slots;
 use super::report::{print_json, print_line};
 use crate::audit::Audit;
 use crate::config::{self, Config};
@@ -97,17 +98,23 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         Verb::Show { id } => {
             let ledger = read(&config)?;
             let whole = jobs_report::Whole::read(&ledger, JobId(id))?;
-            tell(args.json, || whole.json(), || whole.page())?;
+            tell(args.json, || whole.json(), || whole.page(&models(&config)))?;
         }
         Verb::Explain { what } => {
             let ledger = read(&config)?;
             let explained = jobs_report::explain(&ledger, &what)?;
-            tell(args.json, || explained.json(), || explained.page())?;
+            tell(args.json, || explained.json(), || explained.page(&models(&config)))?;
         }
         Verb::Retry { id } => change(&config, args.json, Command::Retry { job: id }, id)?,
         Verb::Cancel { id } => change(&config, args.json, Command::Cancel { job: id }, id)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what a model is by its digest; nothing when the configured models can not be read.
+fn models(config: &Config) -> impl Fn(&str) -> Option<String> {
+    let slots = Slots::of(config.clone()).ok();
+    move |digest| slots.as_ref()?.describe(digest)
 }
 
 fn tell(json: bool, document: impl FnOnce() -> serde_json::Value, page: impl FnOnce() -> String) -> Result<(), Fault> {

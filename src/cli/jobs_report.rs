@@ -81,8 +81,8 @@ impl Whole {
         json!({ "job": self.job, "kind": kind, "objects": self.objects, "deliveries": self.deliveries, "journal": self.journal })
     }
 
-    /// For people.
-    pub fn page(&self) -> String {
+    /// For people; `model` says what a model is by its digest.
+    pub fn page(&self, model: &dyn Fn(&str) -> Option<String>) -> String {
         let (job, p) = (&self.job, &self.job.progress);
         let mut text = self.sentence();
         let mut line = |name: &str, value: String| {
@@ -96,8 +96,8 @@ impl Whole {
             line("rule", rule.clone());
         }
         line("tries", format!("{}, {} crashes, {} of them alone", p.attempts, p.crashes, p.crashes_alone));
-        if let Some(model) = &job.model {
-            line("model", model.clone());
+        if let Some(digest) = &job.model {
+            line("model", model(digest).map_or(digest.clone(), |what| format!("{what} {digest}")));
         }
         if let Some(result) = &job.result {
             line("result", result.folder.clone());
@@ -201,8 +201,8 @@ impl Explained {
         json!({ "jobs": jobs.collect::<Vec<_>>(), "series": self.series })
     }
 
-    /// For people.
-    pub fn page(&self) -> String {
+    /// For people; `model` says what a model is by its digest.
+    pub fn page(&self, model: &dyn Fn(&str) -> Option<String>) -> String {
         let mut parts = Vec::new();
         for record in &self.series {
             let mut text = format!("Series {}", record.series.series);
@@ -215,7 +215,7 @@ impl Explained {
             }
             parts.push(text);
         }
-        parts.extend(self.jobs.iter().map(Whole::page));
+        parts.extend(self.jobs.iter().map(|job| job.page(model)));
         parts.join("\n")
     }
 }

@@ -1,10 +1,10 @@
 //! `stunetd model …`: the verbs for models, one file each.
 
-use super::{model_forward, model_import, model_info, model_list, model_verify};
+use super::{model_activate, model_approve, model_forward, model_import, model_info, model_list, model_verify};
 use crate::fault::Fault;
 use std::process::ExitCode;
 
-/// Imports, lists, shows, checks and tries models.
+/// Imports, lists, shows, checks and tries models, and says which of them serve.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -18,6 +18,9 @@ enum Verb {
     Info(model_info::Args),
     Verify(model_verify::Args),
     Forward(model_forward::Args),
+    Activate(model_activate::Args),
+    Rollback(model_activate::RollbackArgs),
+    Approve(model_approve::Args),
 }
 
 impl Args {
@@ -29,6 +32,9 @@ impl Args {
             Verb::Info(args) => args.json,
             Verb::Verify(args) => args.json,
             Verb::Forward(args) => args.json,
+            Verb::Activate(args) => args.json,
+            Verb::Rollback(args) => args.json,
+            Verb::Approve(args) => args.json,
         }
     }
 }
@@ -41,5 +47,8 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         Verb::Info(args) => model_info::run(args),
         Verb::Verify(args) => model_verify::run(args),
         Verb::Forward(args) => model_forward::run(args),
+        Verb::Activate(args) => model_activate::run(args),
+        Verb::Rollback(args) => model_activate::roll_back(args),
+        Verb::Approve(args) => model_approve::run(args),
     }
 }

@@ -8,8 +8,9 @@ use crate::intake::disks::{Disks, SpaceOf};
 use crate::intake::reception::Reception;
 use crate::intake::scp::Scp;
 use crate::intake::select::{self, Rule};
-use crate::ledger::{Change, Ledger, Limits, Moment, Opening, Options, SqliteLedger};
-use crate::models::Generation;
+use crate::ledger::{Active, Change, Ledger, Limits, Moment, Opening, Options, Reader, SqliteLedger};
+use crate::models::{Generation, Store};
+use crate::pipeline::canary;
 use crate::pipeline::control::Control;
 use crate::pipeline::curation::{Curation, CurationPlan};
 use crate::pipeline::line::Counted;
@@ -17,7 +18,8 @@ use crate::pipeline::night::{NightPlan, NightWatch};
 use crate::pipeline::outbox::{Outbox, OutboxPlan};
 use crate::pipeline::reconcile::{self, Depth};
 use crate::pipeline::{
-    EngineFactory, Order, Plan, Reload, Service, ServicePlan, Status, Street, Supervisor, SupervisorPlan, WhenPublished, network,
+    self, EngineFactory, Models, Order, Plan, Reload, Service, ServicePlan, Status, Street, Supervisor, SupervisorPlan, WhenPublished,
+    network,
 };
 use crate::results::Wanted;
 use crate::segment::SegmentOptions;
@@ -173,15 +175,56 @@ fn labels_known(config: &Config, rules: &[Rule]) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The street with its first model, and what the rules choose from.
+struct Served {
+    street: Street,
+    model: Arc<Generation>,
+    rules: Vec<Rule>,
+    active: Vec<Active>,
+}
+
+/// Starts with the generations that serve in place of the configured models. One that can not be used is taken out of service, told, and
+/// what served before serves again.
+fn serve_what_can(
+    config: &Config,
+    ledger: &SqliteLedger,
+    store: &Store,
+    configured: &[Rule],
+    metrics: &Metrics,
+    owner: &str,
+    start: impl Fn(Arc<Generation>) -> Result<Street, Fault>,
+) -> Result<Served, Fault> {
+    loop {
+        let active = ledger.active()?;
+        let (generation, fault) = match pipeline::serving(configured, &active, store, config) {
+            Err(unusable) => *unusable,
+            Ok(rules) => {
+                let first = rules.iter().find_map(|rule| rule.model.clone());
+                let model = first.ok_or_else(|| Fault::new(Code::ConfigInvalid, "No rule segments anything."))?;
+                match start(model.clone()) {
+                    Ok(street) => return Ok(Served { street, model, rules, active }),
+                    Err(fault) if fault.code == Code::ModelCanary => (model.digest.clone(), fault),
+                    Err(fault) => return Err(fault),
+                }
+            }
+        };
+        metrics.fault(fault.code);
+        tracing::error!(code = %fault.code, generation, "it serves no more: {} {}", fault.detail, fault.code.action());
+        if !pipeline::take_out(ledger, &generation, owner, &fault)? {
+            return Err(fault);
+        }
+    }
+}
+
 fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: &Opening, owner: String) -> Result<(), Fault> {
     let Seams { engine, decoder, cores, clock, shutdown, notifier, reload, space } = seams;
     let metrics = super::metrics()?;
-    let rules = select::rules(&config)?;
-    let Some(model) = rules.iter().find_map(|rule| rule.model.clone()) else {
+    let configured = select::rules(&config)?;
+    if configured.iter().all(|rule| rule.model.is_none()) {
         return Err(Fault::new(Code::ConfigInvalid, "No rule segments anything."));
-    };
+    }
     // Told now, not after the first study.
-    labels_known(&config, &rules)?;
+    labels_known(&config, &configured)?;
     durable::create_dir_all(&config.output.path)?;
     durable::remove_leftovers(&config.output.path)?;
     drop(StagingDir::new_in(&config.output.path)?);
@@ -198,6 +241,22 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
     let program = decoder.program.clone();
     let decoder = Arc::new(Decoder::new(decoder)?);
     let choice = &config.model;
+    let store = Store::of(&config.state);
+    let engine = canary::guarded(engine, store.clone());
+    let start = |model: Arc<Generation>| {
+        Street::start(Plan {
+            model,
+            host_memory: config.host_memory.0,
+            ledger: Some(ledger.clone()),
+            disks: Some(disks.clone()),
+            engine: engine.clone(),
+            cores,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            shutdown: shutdown.clone(),
+        })
+    };
+    let Served { street, model, rules, active } = serve_what_can(&config, &ledger, &store, &configured, &metrics, &owner, start)?;
     let order = Order {
         model: model.clone(),
         options: SegmentOptions { step: choice.step.get(), mirror: choice.mirror, skip_air: choice.skip_air },
@@ -210,17 +269,6 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         decoder: decoder.clone(),
         host_memory: config.host_memory.0,
     };
-    let street = Street::start(Plan {
-        model: model.clone(),
-        host_memory: config.host_memory.0,
-        ledger: Some(ledger.clone()),
-        disks: Some(disks.clone()),
-        engine,
-        cores,
-        clock: clock.clone(),
-        metrics: metrics.clone(),
-        shutdown: shutdown.clone(),
-    })?;
     let facts = street.facts();
     tracing::info!(
         model = model.manifest.name,
@@ -238,7 +286,8 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         precision: facts.precision.clone(),
     });
     tell_certificates(&config, &metrics);
-    metrics.models(rules.iter().filter_map(|rule| rule.model.as_deref()).map(Generation::names));
+    pipeline::tell(&metrics, &rules, &active, &store);
+    let models = Models::new(configured, active, store.clone());
     let stow = reception.clone().filter(|_| config.stow.enabled).map(|reception| (reception, &config.stow));
     let asks = config.destination.iter().any(|d| d.commitment);
     let commitments = asks.then(|| Commitments::new(ledger.clone(), metrics.clone()));
@@ -274,7 +323,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         audit: audit.clone(),
         shutdown: shutdown.clone(),
     };
-    let (control, commands) = Control::listen(&config.state, ledger.clone(), status, audit.clone())?;
+    let (control, commands) = Control::listen(&config.state, ledger.clone(), store, status, audit.clone())?;
     let outbox = Outbox::start(&outbox_plan, &config.destination)?;
     let supervisor = Supervisor::start(SupervisorPlan {
         board: street.board().clone(),
@@ -317,6 +366,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
         disks,
         reception,
         rules,
+        models,
         order,
         decoder,
         audit: audit.clone(),

@@ -3,7 +3,7 @@
 use super::Manifest;
 use super::error::ModelError;
 use super::weights_file;
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::sys::durable::{Step, StorageError};
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,25 @@ impl Generation {
     /// architecture. `progress` gets the bytes read and the size of the file.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Fault> {
         Ok(verify(self, progress)?)
+    }
+
+    /// Compares the names and shapes of the weights with the architecture; their numbers are not read.
+    pub(super) fn fits(&self) -> Result<(), Fault> {
+        Ok(fits(self)?)
+    }
+
+    /// That this model can take the place of another one without the rules noticing: the same channels of the same modalities, on the same
+    /// grid. `model.not_promotable` otherwise.
+    pub fn takes_the_place_of(&self, other: &Generation) -> Result<(), Fault> {
+        let shape = |g: &Generation| {
+            let channels: Vec<String> = g.manifest.preprocessing.channels.iter().map(|c| c.name.clone()).collect();
+            (channels, g.manifest.preprocessing.grid_channel, g.manifest.scope.modality.clone())
+        };
+        if shape(self) == shape(other) {
+            return Ok(());
+        }
+        let (own, its) = (&self.manifest.name, &other.manifest.name);
+        Err(Fault::new(Code::ModelNotPromotable, format!("The models `{own}` and `{its}` do not take the same channels and modalities.")))
     }
 
     /// The weights file.
@@ -98,8 +117,13 @@ fn verify(generation: &Generation, progress: &mut dyn FnMut(u64, u64)) -> Result
     if found != manifest.weights.sha256 {
         return Err(ModelError::Digest { path, detail: format!("has SHA-256 {found}; the manifest says {}", manifest.weights.sha256) });
     }
+    fits(generation)
+}
+
+fn fits(generation: &Generation) -> Result<(), ModelError> {
+    let path = generation.weights();
     let tensors = weights_file::names_and_shapes(&path)?;
-    manifest.architecture.check_tensors(&tensors).map_err(|e| ModelError::Mismatch { path, detail: e.to_string() })
+    generation.manifest.architecture.check_tensors(&tensors).map_err(|e| ModelError::Mismatch { path, detail: e.to_string() })
 }
 
 /// A model folder that was found, and whether it can be used.

@@ -1,4 +1,5 @@
-//! Models on disk: immutable generations of `weights.safetensors` + `manifest.toml`, and where they came from.
+//! Models on disk: immutable generations of `weights.safetensors` + `manifest.toml`, where they came from, and the store of those that may
+//! serve in place of a configured model.
 
 pub mod codes;
 mod error;
@@ -7,6 +8,7 @@ pub mod import;
 mod labels;
 mod manifest;
 mod manifest_check;
+mod store;
 mod weights_file;
 
 pub use error::ModelError;
@@ -16,3 +18,4 @@ pub use manifest::{
     Aggregation, Channel, Inference, Manifest, Normalization, NormalizationOrder, OnUnknown, Orientation, Postprocessing, Preprocessing,
     Provenance, Region, Resampling, Scope, Status, Weights,
 };
+pub use store::{Approval, Lineage, Store, Stored};

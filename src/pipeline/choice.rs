@@ -78,9 +78,10 @@ impl Choice {
         self.studies.set_quiet(quiet);
     }
 
-    /// Names the rules and their models: with others a series may be judged otherwise.
+    /// Names the rules and their configured models: with others a series may be judged otherwise. Another generation of a model judges
+    /// the same, or it would not serve in its place.
     pub fn print(&self) -> String {
-        let rule = |rule: &Rule| format!("{:?} {}", rule.select, rule.model.as_ref().map_or("", |m| &m.digest));
+        let rule = |rule: &Rule| format!("{:?} {}", rule.select, rule.slot);
         self.rules.iter().map(rule).collect::<Vec<_>>().join("\n")
     }
 

@@ -3,10 +3,12 @@
 //! `<state>/control.sock`, mode 0660: one request and one answer a connection, each a line of JSON. The system vouches for who asks, and
 //! that name goes into the journal. With no daemon running, the command opens the ledger itself.
 
+use super::promotion::{self, ModelCommand};
 use super::status::{Snapshot, Status};
 use crate::audit::{Audit, Event, Study};
 use crate::fault::{Code, Fault};
 use crate::ledger::{CaseState, Change, JobId, Ledger, Reader, State, TrainingChange};
+use crate::models::Store;
 use crate::sys::durable::{Step, StorageError};
 use crate::sys::person;
 use crate::training::store::registry;
@@ -81,13 +83,14 @@ enum Request {
     Look(Look),
     Change(Command),
     Cases(CaseCommand),
+    Models(ModelCommand),
 }
 
 /// What comes back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
-    /// Done; the job is in this state now.
+    /// Done; the job is in this state now, or this model serves.
     State(String),
     /// How things are.
     Status(Box<Snapshot>),
@@ -133,6 +136,15 @@ pub fn ask_cases(state: &Path, command: &CaseCommand) -> Result<bool, Fault> {
         Some(Answer::State(_)) => Ok(true),
         Some(answer) => Err(refused(answer)),
         None => Ok(false),
+    }
+}
+
+/// Sends a command about models to the daemon that uses this state folder; none when there is no daemon.
+pub fn ask_models(state: &Path, command: &ModelCommand) -> Result<Option<String>, Fault> {
+    match exchange(state, command)? {
+        Some(Answer::State(serves)) => Ok(Some(serves)),
+        Some(answer) => Err(refused(answer)),
+        None => Ok(None),
     }
 }
 
@@ -190,7 +202,13 @@ pub struct Control {
 impl Control {
     /// Listens in a state folder. The caller has the ledger there open for writing, so a socket that lies there is a dead process's.
     /// The channel yields something after commands that were carried out.
-    pub fn listen(state: &Path, ledger: Arc<dyn Ledger>, status: Status, audit: Audit) -> Result<(Control, Receiver<()>), Fault> {
+    pub fn listen(
+        state: &Path,
+        ledger: Arc<dyn Ledger>,
+        store: Store,
+        status: Status,
+        audit: Audit,
+    ) -> Result<(Control, Receiver<()>), Fault> {
         let path = state.join(SOCKET);
         let failed = |e: io::Error| Fault::from(StorageError::at(Step::Create, &path)(e));
         let (folder, short) = near(&path).map_err(failed)?;
@@ -205,7 +223,7 @@ impl Control {
         let stop = Arc::new(AtomicBool::new(false));
         let run = {
             let stop = stop.clone();
-            move || serve(&listener, &Desk { ledger, status, ring, audit }, &stop)
+            move || serve(&listener, &Desk { ledger, store, status, ring, audit }, &stop)
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(run).map_err(failed)?;
         Ok((Control { path, stop, thread: Some(thread) }, changed))
@@ -228,6 +246,7 @@ impl Drop for Control {
 /// What answers need.
 struct Desk {
     ledger: Arc<dyn Ledger>,
+    store: Store,
     status: Status,
     ring: Sender<()>,
     audit: Audit,
@@ -255,6 +274,14 @@ fn answer(stream: &mut UnixStream, desk: &Desk) -> io::Result<()> {
             Ok(()) => {
                 tracing::info!(who, "a person's word about cases");
                 Answer::State("done".into())
+            }
+            Err(fault) => Answer::Refused { code: fault.code.name().into(), detail: fault.detail },
+        },
+        Ok(Request::Models(command)) => match promotion::carry_out(&*desk.ledger, &desk.store, command.clone(), &who) {
+            Ok(serves) => {
+                tracing::info!(?command, who, "a person's word about models");
+                let _ = desk.ring.try_send(());
+                Answer::State(serves)
             }
             Err(fault) => Answer::Refused { code: fault.code.name().into(), detail: fault.detail },
         },

@@ -57,6 +57,11 @@ impl Jobs {
         self.lease.model = model;
     }
 
+    /// Names this process.
+    pub fn owner(&self) -> &str {
+        &self.lease.owner
+    }
+
     /// The ledger.
     pub fn ledger(&self) -> &dyn Ledger {
         &*self.ledger
@@ -91,6 +96,11 @@ impl Jobs {
         let Some(claimed) = self.claimed.get(&job).filter(|_| model != self.lease.model) else { return Ok(()) };
         self.ledger.commit(vec![Change::Pin { token: claimed.token, model: model.into() }])?;
         Ok(())
+    }
+
+    /// Whether this is still the claim that a job is in work for. The outcome of an earlier one says nothing about the job.
+    pub fn is_current(&self, job: JobId, token: Option<Token>) -> bool {
+        self.claimed.get(&job).is_some_and(|claimed| Some(claimed.token) == token)
     }
 
     /// A job that was claimed here and has not ended.
@@ -181,15 +191,15 @@ impl Jobs {
         self.ledger.next_due().ok().flatten()
     }
 
-    /// Jobs in the street whose claim holds no more: a person ended them.
-    pub fn lost(&self) -> Vec<JobId> {
+    /// Jobs in the street whose claim holds no more, each with that claim: a person ended them, or their model was rolled back.
+    pub fn lost(&self) -> Vec<(JobId, Token)> {
         let holds = |id: &JobId, claimed: &Claimed| match Reader::job(&*self.ledger, *id) {
             Ok(Some(job)) => job.progress.held.is_some_and(|held| held.token == claimed.token),
             Ok(None) => false,
             // Not known: the ledger is asked again before anything is published.
             Err(_) => true,
         };
-        self.claimed.iter().filter(|(id, claimed)| !holds(id, claimed)).map(|(id, _)| *id).collect()
+        self.claimed.iter().filter(|(id, claimed)| !holds(id, claimed)).map(|(id, claimed)| (*id, claimed.token)).collect()
     }
 
     /// Results published so far are known to be whole.

@@ -2,6 +2,7 @@
 
 mod board;
 pub mod budget;
+pub mod canary;
 pub mod channels;
 mod choice;
 mod clinic;
@@ -13,6 +14,7 @@ mod jobs;
 pub mod line;
 pub mod night;
 pub mod outbox;
+pub mod promotion;
 pub mod purge;
 pub mod reconcile;
 mod service;
@@ -26,7 +28,7 @@ mod work;
 pub use board::{Beat, Board, Seat};
 pub use clinic::{Clinic, Visit};
 pub use engine::network;
-pub use service::{Reload, Service, ServicePlan};
+pub use service::{Models, Reload, Service, ServicePlan, serving, take_out, tell};
 pub use stages::{Input, Order, WhenPublished};
 pub use status::{Snapshot, Status};
 pub use street::{End, EngineFactory, EngineFacts, Next, Opened, Outcome, Plan, Street};

@@ -6,10 +6,12 @@
 //! job after the other.
 
 mod closing;
+mod models;
 mod reload;
 mod retention;
 mod told;
 
+pub use models::{Models, serving, take_out, tell};
 pub use reload::Reload;
 
 use super::board::Seat;
@@ -82,6 +84,7 @@ pub struct Service {
     unreadable: BTreeSet<PathBuf>,
     policy: Policy,
     choice: Choice,
+    models: Models,
     order: Order,
     config: Config,
     decoder: Arc<Decoder>,
@@ -138,6 +141,8 @@ pub struct ServicePlan {
     pub reception: Option<Arc<Reception>>,
     /// Which series are segmented, by which models.
     pub rules: Vec<Rule>,
+    /// The configured ones, and what serves in their place.
+    pub models: Models,
     /// How every case is treated, but for the model.
     pub order: Order,
     /// Runs the codecs, for series that need pixels to be told apart.
@@ -177,6 +182,7 @@ impl Service {
             disks,
             reception,
             rules,
+            models,
             order,
             decoder,
             audit,
@@ -217,6 +223,7 @@ impl Service {
             unreadable: BTreeSet::new(),
             policy,
             choice,
+            models,
             order,
             config,
             decoder,
@@ -416,10 +423,11 @@ impl Service {
 
     /// A person has changed the ledger.
     fn commanded(&mut self) {
-        for job in self.jobs.lost() {
-            tracing::info!(%job, "ended by a person");
-            self.street.give_up(job);
+        for (job, token) in self.jobs.lost() {
+            tracing::info!(%job, "its claim was taken back by a person's command");
+            self.street.give_up(job, token);
         }
+        self.adopt();
         self.jobs.count();
         self.outbox.hurry();
         self.next_claim = Some(self.clock.monotonic());
@@ -428,10 +436,14 @@ impl Service {
     /// Handles the end of a job; a fault that the process can not go on with is returned.
     fn outcome(&mut self, outcome: Result<Outcome, RecvError>) -> Result<(), Fault> {
         // The street's threads end only after it was closed.
-        let Ok(Outcome { job, end, times }) = outcome else {
+        let Ok(Outcome { job, token, end, times }) = outcome else {
             return Err(Fault::new(Code::InternalBug, "the stages have ended by themselves"));
         };
         crash::point(Point::OutcomeTaken);
+        // Of a claim that was taken back, and the job may be in work again: this one counts no more.
+        if !self.jobs.is_current(job, token) {
+            return Ok(());
+        }
         let Some(claimed) = self.jobs.claimed(job) else { return Ok(()) };
         let (series, study) = (keyed_hash(&claimed.series.series), claimed.series.study.clone());
         let end = end.and_then(|end| match end {
@@ -469,6 +481,12 @@ impl Service {
             Code::LedgerStaleToken => {
                 tracing::info!(%job, series, "its end is not wanted any more");
                 self.jobs.leave(job);
+                return Ok(());
+            }
+            Code::ModelCanary => {
+                self.metrics.fault(fault.code);
+                tracing::error!(%job, series, code = %fault.code, "its model serves no more: {} {}", fault.detail, fault.code.action());
+                self.withdraw_model(job, &fault);
                 return Ok(());
             }
             _ => self.metrics.fault(fault.code),

@@ -8,6 +8,7 @@ use crate::fault::Code;
 use crate::intake::disks::{Disks, Room};
 use crate::ledger::{Reader, State, Which};
 use crate::sys::clock::{Accuracy, Clock};
+use crate::telemetry::metrics::ModelRole;
 use crate::telemetry::names::{self, Name};
 use crate::telemetry::reading::Reading;
 use crate::telemetry::{JobState, Metrics, Place, Post, Stage};
@@ -442,7 +443,7 @@ fn stage_time(reading: &Reading, stage: Stage) -> StageTime {
 fn models(reading: &Reading) -> Vec<Model> {
     let label =
         |labels: &[(String, String)], name: &str| labels.iter().find(|(key, _)| key == name).map_or(String::new(), |(_, v)| v.clone());
-    let all = reading.labels(&names::MODEL_INFO).into_iter();
+    let all = reading.labels(&names::MODEL_INFO).into_iter().filter(|l| label(l, "role") == ModelRole::Production.name());
     all.map(|l| Model { name: label(&l, "model"), version: label(&l, "version"), digest: label(&l, "digest12") }).collect()
 }
 

@@ -16,7 +16,7 @@ use super::channels;
 use super::clinic::Clinic;
 use super::estimate::host_bytes;
 use super::stages::{self, Input, Order, Read};
-use super::work::{Envelope, JobId, Ticket, Times, Work};
+use super::work::{Envelope, JobId, Ticket, Times, Token, Work};
 use crate::config::Format;
 use crate::delivery::Receipt;
 use crate::fault::{Class, Code, Fault};
@@ -84,6 +84,8 @@ pub struct Plan {
 pub struct Outcome {
     /// The job.
     pub job: JobId,
+    /// The claim that it was done for: one job may be in the street for two of them, when it was put back into the line meanwhile.
+    pub token: Option<Token>,
     /// How.
     pub end: Result<End, Fault>,
     /// How long each stage took.
@@ -128,8 +130,8 @@ struct Shared {
     shutdown: Shutdown,
     ledger: Option<Arc<dyn Ledger>>,
     disks: Option<Arc<Disks>>,
-    /// Jobs that are not wanted any more.
-    unwanted: Mutex<BTreeSet<JobId>>,
+    /// Jobs that are not wanted any more, each for the claim that was lost.
+    unwanted: Mutex<BTreeSet<(JobId, Option<Token>)>>,
 }
 
 /// The tail of the street as one thread sees it.
@@ -219,9 +221,9 @@ impl Street {
         &self.hungry
     }
 
-    /// The job is not wanted any more: it ends at its next step, as `ledger.stale_token`.
-    pub fn give_up(&self, job: JobId) {
-        self.shared.lock().insert(job);
+    /// What is done for this claim of a job is not wanted any more: it ends at its next step, as `ledger.stale_token`.
+    pub fn give_up(&self, job: JobId, token: Token) {
+        self.shared.lock().insert((job, Some(token)));
     }
 
     /// Lets nothing more in. The outcomes end when everything inside has come out.
@@ -270,13 +272,13 @@ impl Street {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<JobId>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<(JobId, Option<Token>)>> {
         self.unwanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there is no point in going on with a job.
-    fn is_over(&self, job: JobId) -> bool {
-        self.shutdown.is_abandoning() || self.lock().contains(&job)
+    fn is_over(&self, ticket: &Ticket) -> bool {
+        self.shutdown.is_abandoning() || self.lock().contains(&(ticket.job, ticket.token))
     }
 
     /// What is written of a job: all that was asked for, or, with little room on the disks, what has to be.
@@ -313,7 +315,7 @@ impl Place {
         run: impl FnOnce(I, &mut Envelope) -> Result<O, Fault>,
     ) -> Option<Work<O>> {
         let Work { mut envelope, body } = work;
-        if self.shared.is_over(envelope.ticket.job) {
+        if self.shared.is_over(&envelope.ticket) {
             self.end(envelope, Err(self.given_up()));
             return None;
         }
@@ -361,10 +363,10 @@ impl Place {
 
     /// Tells how a job ended, after its memory was given back.
     fn end(&self, envelope: Envelope, end: Result<End, Fault>) {
-        let Envelope { ticket: Ticket { job, since, urgency, .. }, permit, times, .. } = envelope;
+        let Envelope { ticket: Ticket { job, since, urgency, token, .. }, permit, times, .. } = envelope;
         drop(permit);
         let shared = &self.shared;
-        shared.lock().remove(&job);
+        shared.lock().remove(&(job, token));
         let ended = match &end {
             Ok(End::Published(_)) => {
                 shared.metrics.turnaround(urgency, shared.clock.monotonic().saturating_duration_since(since));
@@ -372,14 +374,14 @@ impl Place {
             }
             Ok(End::AlreadyPublished(_)) => Ended::AlreadyPublished,
             Err(fault) if matches!(fault.code, Code::InternalShutdown | Code::LedgerStaleToken) => Ended::Abandoned,
-            Err(fault) if fault.class == Class::Retryable => Ended::Retried,
+            Err(fault) if fault.class == Class::Retryable || fault.code == Code::ModelCanary => Ended::Retried,
             Err(_) => Ended::Parked,
         };
         shared.metrics.job_ended(ended);
         let end = end.map_err(|fault| fault.of_job(job.to_string()));
         crash::point(Point::OutcomeTold);
         // Nobody listens once the street's owner is gone.
-        let _ = self.outcomes.send(Outcome { job, end, times });
+        let _ = self.outcomes.send(Outcome { job, token, end, times });
     }
 }
 
@@ -490,7 +492,7 @@ fn device(
     // Empty after a panic: what the engine held is not trusted any more.
     let mut owned = Some(engine);
     for work in prepared {
-        let job = work.envelope.ticket.job;
+        let ticket = work.envelope.ticket;
         let done = place.step(&seat, Stage::Segment, work, |ready, envelope| {
             let model = &envelope.order.model;
             let mut engine = match owned.take().filter(|owned| owned.model == model.digest) {
@@ -502,7 +504,7 @@ fn device(
                 metrics.windows((progress.done.saturating_sub(windows)) as u64);
                 windows = progress.done;
                 seat.progress(progress);
-                !place.shared.is_over(job)
+                !place.shared.is_over(&ticket)
             });
             envelope.times.engine = engine.timings();
             if let Some(memory) = engine.memory() {

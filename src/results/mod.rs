@@ -325,7 +325,8 @@ pub fn file_digest(path: &Path) -> Result<(u64, String), StorageError> {
 }
 
 /// SHA-256 over shape `[z, y, x]` (64 bits each) and values (8 or 16 bits each), little endian.
-fn labels_digest(labels: &LabelMap) -> String {
+/// SHA-256 over a label map's shape and values, hexadecimal.
+pub fn labels_digest(labels: &LabelMap) -> String {
     let mut hash = Sha256::new();
     labels.shape().iter().for_each(|&n| hash.update((n as u64).to_le_bytes()));
     match labels.labels() {

@@ -6,6 +6,7 @@ mod audit;
 mod delivery;
 mod device;
 mod flow;
+mod models;
 mod outputs;
 mod register;
 mod training;
@@ -14,6 +15,7 @@ pub use audit::AuditMetrics;
 pub use delivery::{Attempt, DeliveryMetrics};
 pub use device::DeviceMetrics;
 pub use flow::FlowMetrics;
+pub use models::{ModelMetrics, ModelRole};
 pub use outputs::OutputMetrics;
 pub use training::TrainingMetrics;
 
@@ -52,7 +54,8 @@ pub struct Facts {
 pub struct Metrics {
     registry: Registry,
     build_info: IntGaugeVec,
-    model_info: IntGaugeVec,
+    /// The models that serve.
+    pub models: ModelMetrics,
     /// 1 when the model is loaded and the folders are watched.
     pub ready: IntGauge,
     /// 1 while the daemon finishes its work to end.
@@ -128,7 +131,7 @@ impl Metrics {
         let stages = || Stage::ALL.iter().map(|s| s.name());
         let metrics = Metrics {
             build_info: gauges(&r, &names::BUILD_INFO)?,
-            model_info: gauges(&r, &names::MODEL_INFO)?,
+            models: ModelMetrics::new(&r)?,
             ready: gauge(&r, &names::READY)?,
             draining: gauge(&r, &names::DRAINING)?,
             associations: counters(&r, &names::ASSOCIATIONS_TOTAL)?,
@@ -234,14 +237,6 @@ impl Metrics {
     pub fn facts(&self, facts: &Facts) {
         self.build_info.with_label_values(&[facts.version, facts.revision, &facts.libtorch, &facts.cuda, &facts.device]).set(1);
         self.device.is(&facts.device, &facts.precision);
-    }
-
-    /// The models that serve: name, version, hexadecimal digest of each.
-    pub fn models<'a>(&self, models: impl Iterator<Item = (&'a str, &'a str, &'a str)>) {
-        self.model_info.reset();
-        for (name, version, digest) in models {
-            self.model_info.with_label_values(&["production", name, version, digest.get(..12).unwrap_or(digest)]).set(1);
-        }
     }
 
     /// There may be callers of this configured title: counted from zero.

@@ -57,7 +57,9 @@ pub const RESIDENT_MEMORY: Name = Name { name: "process_resident_memory_bytes", 
 #[rustfmt::skip]
 names! {
     BUILD_INFO: Kind::Gauge, "stunetd_build_info", ["version", "revision", "libtorch", "cuda", "device"], "Facts about the program.";
-    MODEL_INFO: Kind::Gauge, "stunetd_model_info", ["role", "model", "version", "digest12"], "The model that serves.";
+    MODEL_INFO: Kind::Gauge, "stunetd_model_info", ["role", "model", "version", "digest12"], "The models that serve, and those that run beside them.";
+    MODEL_PROMOTIONS_TOTAL: Kind::Counter, "stunetd_model_promotions_total", [], "Generations that began to serve while the daemon ran.";
+    MODEL_ROLLBACKS_TOTAL: Kind::Counter, "stunetd_model_rollbacks_total", ["cause"], "Generations taken out of service while the daemon ran: by a person, or by the daemon because they could not be used.";
     READY: Kind::Gauge, "stunetd_ready", [], "1 when the model is loaded and the folders are watched.";
     DRAINING: Kind::Gauge, "stunetd_draining", [], "1 while the daemon finishes its work to end.";
     ASSOCIATIONS_TOTAL: Kind::Counter, "stunetd_associations_total", ["source", "result"], "DICOM associations, by the configured title that calls (else `other`) and what became of them.";

@@ -19,6 +19,7 @@ mod docs;
 mod dose;
 mod engine;
 mod first_steps;
+mod generations;
 mod gpu;
 mod jobs;
 mod json_outputs;

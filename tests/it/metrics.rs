@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use stunetd::telemetry::metrics::Facts;
+use stunetd::telemetry::metrics::{Facts, ModelRole};
 use stunetd::telemetry::{Metrics, names};
 
 fn docs(name: &str) -> PathBuf {
@@ -35,7 +35,7 @@ fn existing() -> BTreeSet<String> {
         precision: String::new(),
     });
     metrics.certificate("dimse.tls_certificate", 1);
-    metrics.models([("", "", "")].into_iter());
+    metrics.models.serve([(ModelRole::Production, ("", "", ""))].into_iter());
     metrics.rules(["all"].into_iter());
     metrics.delivery.destination("pacs", &["status"]);
     metrics.device.memory("cuda:0", 1, 2, 3);

@@ -158,7 +158,7 @@ fn rules(text: &str) -> Vec<Rule> {
     let config = config::parse(text).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
     let rule = |select: config::Select| {
         let model = (!select.ignore).then(|| model(&select.model.to_string_lossy()));
-        Rule { select, model }
+        Rule { slot: model.as_ref().map(|m: &Arc<Generation>| m.digest.clone()).unwrap_or_default(), select, model }
     };
     config.select.into_iter().map(rule).collect()
 }

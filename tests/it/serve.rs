@@ -5,6 +5,7 @@
 
 mod complete;
 pub mod daemon;
+mod generations;
 pub mod program;
 mod rules;
 pub mod scripted;

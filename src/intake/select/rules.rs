@@ -14,12 +14,15 @@ pub struct Rule {
     pub select: Select,
     /// What it is segmented by; none: it is left alone.
     pub model: Option<Arc<Generation>>,
+    /// Digest of the model that the configuration names, whatever serves in its place; empty for a rule without.
+    pub slot: String,
 }
 
 impl Rule {
     /// All that a model is for is segmented by it.
     pub fn all(model: Arc<Generation>) -> Rule {
-        Rule { select: Select { name: "all".into(), ..Select::default() }, model: Some(model) }
+        let slot = model.digest.clone();
+        Rule { select: Select { name: "all".into(), ..Select::default() }, model: Some(model), slot }
     }
 
     /// Its name.
@@ -48,7 +51,8 @@ pub fn rules(config: &Config) -> Result<Vec<Rule>, Fault> {
     let rule = |select: &Select| {
         let path = if select.model.as_os_str().is_empty() { &config.model.path } else { &select.model };
         let model = if select.ignore { None } else { Some(open(path).map_err(|f| named(select, f))?) };
-        Ok(Rule { select: select.clone(), model })
+        let slot = model.as_ref().map(|model| model.digest.clone()).unwrap_or_default();
+        Ok(Rule { select: select.clone(), model, slot })
     };
     config.select.iter().map(rule).collect()
 }

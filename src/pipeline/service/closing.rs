@@ -135,6 +135,11 @@ impl Service {
         let Some(grid) = case.channels.get(order.model.manifest.preprocessing.grid_channel) else { return self.gone(&job) };
         let replaces = match self.jobs.pin(job.id, &order.model.digest).and_then(|()| self.replaced_by(&job, grid)) {
             Ok(replaces) => replaces,
+            // Its model was rolled back a moment ago.
+            Err(fault) if fault.code == Code::LedgerStaleToken => {
+                self.jobs.release(job.id);
+                return self.adopt();
+            }
             Err(fault) => {
                 self.metrics.fault(fault.code);
                 self.jobs.postpone(job.id, &fault);

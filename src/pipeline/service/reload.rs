@@ -42,7 +42,7 @@ impl Service {
     }
 
     /// The configuration to change to, its rules with their models, and the keys that wait for the next start.
-    fn fresh(&self) -> Result<(Config, Vec<Rule>, Vec<String>), Fault> {
+    fn fresh(&mut self) -> Result<(Config, Vec<Rule>, Vec<String>), Fault> {
         let Some(reload) = &self.reload else { return Err(Fault::new(Code::ConfigUnreadable, "no file")) };
         let written = config::load(&reload.file)?;
         let config = self.config.reloaded(written.clone());
@@ -50,6 +50,7 @@ impl Service {
         if rules.iter().all(|rule| rule.model.is_none()) {
             return Err(Fault::new(Code::ConfigInvalid, "No rule segments anything."));
         }
+        let rules = self.models.configure(rules, &config)?;
         let restart = config.differences(&written);
         Ok((config, rules, restart))
     }
@@ -67,7 +68,7 @@ impl Service {
             formats: config.output.formats.clone(),
             ..self.order.clone()
         };
-        self.metrics.models(rules.iter().filter_map(|rule| rule.model.as_deref()).map(|model| model.names()));
+        self.models.tell(&self.metrics, &rules);
         self.choice.change(rules, &self.order, config.intake.study_quiet.0);
         self.jobs.serve_with(self.choice.first_model());
         self.rules = print(&self.policy, &self.choice);

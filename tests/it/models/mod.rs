@@ -4,6 +4,7 @@ mod folders;
 mod goldens;
 mod plans_v1;
 mod plans_v2;
+mod store;
 mod unharmed;
 
 use std::path::{Path, PathBuf};
