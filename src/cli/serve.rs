@@ -352,6 +352,7 @@ fn serve_from(config: Config, seams: Seams, ledger: Arc<SqliteLedger>, opening: 
             ledger: ledger.clone(),
             owner: owner.clone(),
             clinic: street.clinic().clone(),
+            bell: control.bell(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             shutdown: shutdown.clone(),

@@ -1,20 +1,24 @@
-//! `stunetd train …`: what the daemon teaches outside of working hours. The ledger is opened for reading, whether or not a daemon runs.
+//! `stunetd train …`: what the daemon teaches outside of working hours, and what a person decides about it.
+//!
+//! Reading verbs open the ledger for reading. The others go through the daemon's control socket; with no daemon they open the ledger themselves.
 
+use super::model_slots::deliver;
 use super::report::{print_json, print_line};
 use crate::config::{self, Config, Windows};
 use crate::fault::{Code, Fault};
 use crate::ledger::{Reader, RunRow, SqliteReader};
 use crate::models::Generation;
-use crate::pipeline::night::plan_in_force;
+use crate::pipeline::night::{plan_in_force, publish, serving_generation};
+use crate::pipeline::promotion::ModelCommand as Command;
 use crate::sys::clock::{Clock, SystemClock};
-use crate::training::campaign::Census;
+use crate::training::campaign::{Census, promotable};
 use crate::training::store::Store;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Shows what the daemon teaches.
+/// Shows and changes what the daemon teaches.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -31,8 +35,29 @@ pub struct Args {
 enum Verb {
     /// Tells what there is to learn from, what is missing, and where the present run is
     Status,
+    /// Begins a run; it computes in the configured windows
+    Start,
+    /// Ends the open run, or takes a candidate that passed out of the line
+    Stop {
+        /// The run's number; without it the one that is open
+        id: Option<u64>,
+        /// Why
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
     /// Lists all runs
     History,
+    /// Lets a candidate that passed its gates serve
+    Promote {
+        /// The run's number
+        id: u64,
+        /// Who decides; a model that is approved for clinical use needs two people
+        #[arg(long, value_name = "NAME", required = true)]
+        by: Vec<String>,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 /// Runs the verb.
@@ -48,6 +73,22 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
             let runs: Vec<Value> = read(&config)?.runs()?.iter().map(|run| run_json(run, &config.state)).collect();
             let page = || runs.iter().map(run_line).collect::<Vec<_>>().join("\n");
             tell(json, &json!({ "runs": runs }), page)?;
+        }
+        Verb::Start => {
+            let command = begin(&config)?;
+            changed(&config, json, command)?;
+        }
+        Verb::Stop { id, reason } => {
+            let open = || read(&config)?.runs().map(|runs| runs.into_iter().find(|run| run.state.is_open())).map_err(Fault::from);
+            let id = match id {
+                Some(id) => id,
+                None => open()?.map(|run| run.id.0).ok_or_else(|| Fault::new(Code::TrainingUnknownRun, "No run is open."))?,
+            };
+            changed(&config, json, Command::TrainStop { run: id, reason })?;
+        }
+        Verb::Promote { id, by, reason } => {
+            let command = promotion(&config, id, &by, reason)?;
+            changed(&config, json, command)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -148,4 +189,45 @@ fn status_page(status: &Value) -> String {
         lines.push(run_line(&status["run"]));
     }
     lines.join("\n")
+}
+
+/// The wish for a run, if there is enough for one.
+fn begin(config: &Config) -> Result<Command, Fault> {
+    let ledger = read(config)?;
+    let base = Generation::open(&config.model.path)?;
+    let plan = plan_in_force(&config.training.plan, &base)?.plan;
+    let stored = Store::open(&config.state)?.cases()?;
+    Census::take(&ledger.cases()?, &ledger.patients()?, &stored, &base.manifest.labels, &plan).suffices(&plan)?;
+    let serving = serving_generation(&config.state, &Arc::new(base.clone()), &ledger.active()?)?;
+    Ok(Command::TrainStart {
+        slot: base.digest.clone(),
+        serving: serving.digest.clone(),
+        plan: plan.digest(),
+        steps: plan.recipe.epochs.saturating_mul(plan.recipe.iterations),
+    })
+}
+
+fn promotion(config: &Config, id: u64, by: &[String], reason: String) -> Result<Command, Fault> {
+    let ledger = read(config)?;
+    let unknown = || Fault::new(Code::TrainingUnknownRun, format!("{id}"));
+    let run = ledger.runs()?.into_iter().find(|run| run.id.0 == id).ok_or_else(unknown)?;
+    let base = Arc::new(Generation::open(&config.model.path)?);
+    let plan = plan_in_force(&config.training.plan, &base)?.plan;
+    let serving = serving_generation(&config.state, &base, &ledger.active()?)?;
+    let store = Store::open(&config.state)?;
+    let folder = config.state.join("training/runs").join(id.to_string());
+    let candidate = promotable(&folder, &run, &plan, &serving, &base, &store, by)?;
+    // Its own place for good, before anything names it.
+    let published = publish(&config.state, &folder, &run, &candidate)?;
+    Ok(Command::TrainPromote { run: id, generation: published.digest, by: by.join(", "), reason })
+}
+
+fn changed(config: &Config, json: bool, command: Command) -> Result<(), Fault> {
+    let id = command.run();
+    deliver(config, command)?;
+    let runs = read(config)?.runs()?;
+    let run = runs.into_iter().rev().find(|run| id.is_none_or(|id| run.id.0 == id));
+    let run = run.ok_or_else(|| Fault::new(Code::TrainingUnknownRun, "The ledger does not know the run."))?;
+    let run = run_json(&run, &config.state);
+    tell(json, &run, || run_line(&run))
 }

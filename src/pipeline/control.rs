@@ -197,9 +197,15 @@ pub struct Control {
     path: PathBuf,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    bell: Sender<()>,
 }
 
 impl Control {
+    /// To be rung after the ledger was changed from within the daemon as a command would have changed it. Full: it has been rung already.
+    pub fn bell(&self) -> Sender<()> {
+        self.bell.clone()
+    }
+
     /// Listens in a state folder. The caller has the ledger there open for writing, so a socket that lies there is a dead process's.
     /// The channel yields something after commands that were carried out.
     pub fn listen(
@@ -221,12 +227,13 @@ impl Control {
         drop(folder);
         let (ring, changed) = bounded(1);
         let stop = Arc::new(AtomicBool::new(false));
+        let bell = ring.clone();
         let run = {
             let stop = stop.clone();
             move || serve(&listener, &Desk { ledger, store, status, ring, audit }, &stop)
         };
         let thread = std::thread::Builder::new().name("control".into()).spawn(run).map_err(failed)?;
-        Ok((Control { path, stop, thread: Some(thread) }, changed))
+        Ok((Control { path, stop, thread: Some(thread), bell }, changed))
     }
 }
 

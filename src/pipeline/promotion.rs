@@ -1,7 +1,7 @@
 //! What a person, or training, may change about which generation of a model serves.
 
 use crate::fault::{Code, Fault};
-use crate::ledger::{AuditEntry, AuditEvent, Change, Ledger, TrainingChange};
+use crate::ledger::{AuditEntry, AuditEvent, Change, Ledger, Problem, RunRow, RunState, TrainingChange};
 use crate::models::{Status, Store};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,45 @@ pub enum ModelCommand {
         /// The document that says so.
         document: String,
     },
+    /// Begin a training run.
+    TrainStart {
+        /// Digest of the configured model.
+        slot: String,
+        /// Digest of the generation that serves in its place.
+        serving: String,
+        /// Digest of the change plan.
+        plan: String,
+        /// Optimiser steps.
+        steps: u64,
+    },
+    /// End a training run, or take its candidate out of the line.
+    TrainStop {
+        /// Its number.
+        run: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Let a run's candidate serve.
+    TrainPromote {
+        /// Its number.
+        run: u64,
+        /// Digest of the candidate, which is in the store.
+        generation: String,
+        /// Who decides.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl ModelCommand {
+    /// The training run that it is about, if it is there already.
+    pub fn run(&self) -> Option<u64> {
+        match self {
+            ModelCommand::TrainStop { run, .. } | ModelCommand::TrainPromote { run, .. } => Some(*run),
+            _ => None,
+        }
+    }
 }
 
 /// Does what a person asks, in the ledger; the digest of what serves after it, or of what was approved. `who`: as the system names the person.
@@ -65,7 +104,41 @@ pub fn carry_out(ledger: &dyn Ledger, store: &Store, command: ModelCommand, who:
             ledger.commit(vec![Change::Training(note)])?;
             Ok(generation)
         }
+        ModelCommand::TrainStart { slot, serving, plan, steps } => {
+            let begin = TrainingChange::BeginRun { base: slot.clone(), slot, serving, plan, steps, who: who.into() };
+            ledger.commit(vec![Change::Training(begin)])?;
+            Ok(RunState::Queued.name().into())
+        }
+        ModelCommand::TrainStop { run, reason } => {
+            let row = run_of(ledger, run)?;
+            let problem = Some(Problem { code: Code::TrainingNotNow.name().into(), detail: format!("Stopped by a person. {reason}") });
+            ledger.commit(vec![moved(&row, RunState::Stopped, problem, who.into())])?;
+            Ok(RunState::Stopped.name().into())
+        }
+        ModelCommand::TrainPromote { run, generation, by, reason } => {
+            let row = run_of(ledger, run)?;
+            let as_compared = row.candidate.as_ref() == Some(&generation) && serves(ledger, &row.slot)? == row.serving;
+            if row.state != RunState::Passed || !as_compared {
+                let why =
+                    format!("Run {run} did not pass with this candidate, or was compared with another model than the one that serves now.");
+                return Err(Fault::new(Code::TrainingNotNow, why));
+            }
+            let who = named(&by, who);
+            activate(ledger, store, Wish { slot: &row.slot, generation: &generation, who: &who, reason: &reason })?;
+            ledger.commit(vec![moved(&row, RunState::Promoted, None, who)])?;
+            Ok(generation)
+        }
     }
+}
+
+fn run_of(ledger: &dyn Ledger, id: u64) -> Result<RunRow, Fault> {
+    let row = ledger.runs()?.into_iter().find(|run| run.id.0 == id);
+    row.ok_or_else(|| Fault::new(Code::TrainingUnknownRun, format!("{id}")))
+}
+
+fn moved(row: &RunRow, state: RunState, problem: Option<Problem>, who: String) -> Change {
+    let (id, step, candidate) = (row.id, row.step, row.candidate.clone());
+    Change::Training(TrainingChange::MoveRun { id, state, step, candidate, problem, who })
 }
 
 /// The name that a person gave, and the one that the system vouches for.

@@ -9,7 +9,7 @@ mod judge;
 mod runs;
 
 pub use judge::{PlanInForce, judge_run, plan_in_force};
-pub use runs::serving_generation;
+pub use runs::{publish, serving_generation};
 
 use super::Clinic;
 use crate::config::{Training, Windows};
@@ -22,7 +22,7 @@ use crate::sys::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use crate::training::night::{Act, Ended, Heard, Night, Posture, Settings};
 use child::{Child, Line, Task};
-use crossbeam::channel::{Receiver, bounded, select};
+use crossbeam::channel::{Receiver, Sender, bounded, select};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -55,6 +55,8 @@ pub struct NightPlan {
     pub owner: String,
     /// Whether there is clinical work.
     pub clinic: Clinic,
+    /// Rung when another generation serves.
+    pub bell: Sender<()>,
     /// Tells time.
     pub clock: Arc<dyn Clock>,
     /// Counts.

@@ -4,11 +4,13 @@ use super::judge::{judge_run, plan_in_force};
 use super::{Shift, child::Task};
 use crate::fault::{Code, Fault};
 use crate::ledger::{AuditEvent, Change, Problem, RunId, RunRow, RunState, TrainingChange};
-use crate::models::Generation;
-use crate::sys::durable;
+use crate::models::{Generation, Lineage, Status};
+use crate::pipeline::promotion::{Wish, activate};
+use crate::sys::durable::{self, Step, StorageError};
 use crate::training::campaign::{Assignment, Census, PLAN, make_candidate};
-use crate::training::gates::ChangePlan;
+use crate::training::gates::{ChangePlan, Mode};
 use crate::training::store::Store;
+use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -175,7 +177,8 @@ impl Shift {
                 if judged.passed {
                     tracing::info!(run = run.id.0, candidate = candidate.digest, "a candidate has passed its gates");
                     self.plan.metrics.training.run_ended("passed");
-                    return self.move_run(RunState::Passed, Some(candidate.digest), None);
+                    self.move_run(RunState::Passed, Some(candidate.digest.clone()), None)?;
+                    return self.promote_by_itself(run, &candidate);
                 }
                 let refused: Vec<String> = judged.gates.iter().filter(|gate| !gate.passed).map(|gate| format!("{:?}", gate.gate)).collect();
                 let fault = Fault::new(Code::TrainingGatesRefused, format!("refused by {}", refused.join(", ")));
@@ -186,6 +189,41 @@ impl Shift {
             }
             _ => Ok(()),
         }
+    }
+
+    /// In mode `auto` a candidate of a research model that the plan names comes into service without a person.
+    fn promote_by_itself(&mut self, run: &RunRow, candidate: &Generation) -> Result<(), Fault> {
+        let (plan, base) = (plan_in_force(&self.plan.training.plan, &self.plan.base)?.plan, &self.plan.base);
+        let serving = self.serving()?;
+        let research = [base.as_ref(), &serving, candidate].iter().all(|model| model.manifest.status == Status::Research);
+        if plan.mode != Mode::Auto || plan.digest() != run.plan || !research || serving.digest != run.serving {
+            return Ok(());
+        }
+        let published = publish(&self.plan.state, &self.folder_of(run.id), run, candidate)?;
+        let store = crate::models::Store::of(&self.plan.state);
+        let wish = Wish { slot: &base.digest, generation: &published.digest, who: &self.plan.owner, reason: "passed its gates, mode auto" };
+        activate(&*self.plan.ledger, &store, wish)?;
+        self.move_run(RunState::Promoted, Some(published.digest.clone()), None)?;
+        // Full: it has been rung already.
+        let _ = self.plan.bell.try_send(());
+        tracing::info!(run = run.id.0, generation = published.digest, "serves from now on");
+        Ok(())
+    }
+}
+
+/// Puts a run's candidate into the store of generations.
+///
+/// # Errors
+/// A candidate that is not whole, the disk.
+pub fn publish(state: &std::path::Path, folder: &std::path::Path, run: &RunRow, candidate: &Generation) -> Result<Generation, Fault> {
+    let report = folder.join("report.json");
+    let report = std::fs::read(&report).map_err(StorageError::at(Step::Read, &report))?;
+    let report: String = Sha256::digest(report).iter().map(|byte| format!("{byte:02x}")).collect();
+    let lineage = Lineage { slot: run.slot.clone(), run: Some(run.id.0), report: Some(report), ..Lineage::default() };
+    let published = crate::models::Store::of(state).publish(candidate.manifest.clone(), &candidate.weights(), &lineage)?;
+    match published.digest == candidate.digest {
+        true => Ok(published),
+        false => Err(Fault::new(Code::TrainingGatesRefused, "The candidate is not the one that was compared.")),
     }
 }
 
