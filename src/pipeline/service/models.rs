@@ -117,24 +117,24 @@ impl Service {
                     }
                 }
             };
-            self.count_changes(&active);
-            self.models.active = active;
+            let before = std::mem::replace(&mut self.models.active, active);
             let named: Vec<&str> = rules.iter().filter_map(|rule| rule.model.as_ref()).map(|model| model.digest.as_str()).collect();
             tracing::info!(models = named.join(", "), "these serve from now on");
             self.models.tell(&self.metrics, &rules);
+            self.count_changes(&before);
             self.choice.change(rules, &self.order, self.config.intake.study_quiet.0);
             self.jobs.serve_with(self.choice.first_model());
             return;
         }
     }
 
-    fn count_changes(&self, active: &[Active]) {
-        for row in active {
-            let before = self.models.active.iter().find(|before| before.slot == row.slot);
-            let served = before.map_or(&row.slot, |before| &before.generation);
+    /// Counts what is different from `before`, after the metrics name the models that serve.
+    fn count_changes(&self, before: &[Active]) {
+        for row in &self.models.active {
+            let served = before.iter().find(|before| before.slot == row.slot).map_or(&row.slot, |before| &before.generation);
             match served == &row.generation {
                 true => {}
-                false if row.withdrawn.as_ref() == Some(served) => self.metrics.models.rolled_back(&row.who == self.jobs.owner()),
+                false if row.withdrawn.as_ref() == Some(served) => self.metrics.models.rolled_back(row.who == self.jobs.owner()),
                 false => self.metrics.models.promoted(),
             }
         }
