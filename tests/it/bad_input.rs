@@ -256,8 +256,8 @@ fn cases(bench: &Bench) -> Vec<Case> {
             1,
             "GiB",
         ),
-        case("a verb of a later version", words(&["train", "status"]), Code::ConfigNotAvailable, 2, "train"),
-        case("a model verb of a later version", words(&["model", "rollback"]), Code::ConfigNotAvailable, 2, "rollback"),
+        case("a verb of a later version", words(&["worklist"]), Code::ConfigNotAvailable, 2, "worklist"),
+        case("a model verb of a later version", words(&["model", "retire"]), Code::ConfigNotAvailable, 2, "retire"),
     ];
     let swap = |option: &str, value: &str| {
         let mut arguments = with(demo.clone());

@@ -186,7 +186,7 @@ fn received_label_objects_are_cases_and_results_that_come_back_are_not() {
     std::fs::write(place.path("stunetd.toml"), config + &format!("[dimse]\nlisten = \"127.0.0.1:{port}\"\n")).expect("written");
     let daemon = place.daemon();
     phantom(4, &place.path("labelled"));
-    send(port, &["-xe"], &place.path("labelled"));
+    send(port, &["-R", "-xe"], &place.path("labelled"));
     let waiting = [CaseState::Pending, CaseState::Accepted, CaseState::Rejected];
     in_time("a case of what was received", || count(&place, waiting) == [1, 0, 0]);
     // Another patient's images; what the daemon says of them comes back from the archive.
@@ -198,12 +198,12 @@ fn received_label_objects_are_cases_and_results_that_come_back_are_not() {
     };
     in_time("the first result", || results().len() == 1);
     let first = results();
-    send(port, &["-xe"], &place.path("plain"));
+    send(port, &["-R", "-xe"], &place.path("plain"));
     in_time("the second result", || results().len() == 2);
     let second = results().into_iter().find(|file| !first.contains(file)).expect("another");
     std::fs::create_dir(place.path("back")).expect("folder");
     std::fs::copy(second, place.path("back/seg.dcm")).expect("copied");
-    send(port, &["-xe"], &place.path("back"));
+    send(port, &["-R", "-xe"], &place.path("back"));
     in_time("it is told apart", || count(&place, waiting) == [1, 0, 1]);
     drop(daemon);
     let cases = list(&place);

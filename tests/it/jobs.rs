@@ -151,8 +151,9 @@ fn commands_reach_the_running_daemon_and_the_rest_is_read_beside_it() {
     let mut daemon = place.daemon();
     Ct::new(1, 4).write(&place.path("incoming"));
     eventually("the study is done", || place.json("jobs-list", 0, &["jobs", "list"])["counts"]["done"] == 1);
-    // Its files are not there, so it is taken up and found to be outdated.
-    assert_eq!(place.json("jobs-changed", 0, &["jobs", "retry", "1"])["state"], "queued");
+    // Its files are not there, so it is taken up and found to be outdated, maybe before the answer tells its state.
+    let state = place.json("jobs-changed", 0, &["jobs", "retry", "1"])["state"].clone();
+    assert!(["queued", "running", "superseded"].iter().any(|s| state == *s), "{state}");
     eventually("the daemon has looked", || place.json("jobs-list", 0, &["jobs", "list", "--all"])["counts"]["superseded"] == 1);
     assert_eq!(place.json("error", 1, &["jobs", "cancel", "9"])["error"]["code"], "job.unknown");
     // The ledger is the daemon's; a second one is refused, and so is repairing.
