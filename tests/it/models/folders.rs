@@ -204,6 +204,6 @@ fn the_verbs_and_their_json() {
     let (code, fault) = stunetd(&["model", "info", &format!("{root}/notes"), "--json"]);
     assert_eq!((code, &fault["error"]["code"]), (Some(1), &"model.missing".into()));
     assert!(fault["error"]["action"].as_str().is_some_and(|a| a.contains("stunetd model import")));
-    let (code, fault) = stunetd(&["model", "activate", &out, "--json"]);
+    let (code, fault) = stunetd(&["model", "retire", "--json"]);
     assert_eq!((code, &fault["error"]["code"]), (Some(2), &"config.not_available".into()));
 }
