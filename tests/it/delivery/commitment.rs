@@ -111,6 +111,8 @@ fn who_can_not_be_asked_either_gets_nothing_blindly() {
     scp.state().answers_queries = false;
     office.publish(1, 1);
     office.start();
+    office.passes("it was sent", || office.count(DeliveryState::Waiting) == 1);
+    office.clock.advance(Duration::from_secs(3500));
     office.passes("parked", || office.count(DeliveryState::Parked) == 1);
     assert_eq!((code(&office, 1).as_deref(), scp.times_kept()), (Some("delivery.unverified"), vec![1]));
     // A person wants it sent once more.

@@ -68,7 +68,11 @@ fn a_share_holds_its_labels_and_is_an_object_of_its_own() {
     assert!(!expected.is_empty() && expected.len() < whole.len());
     for share in &shares[..2] {
         let path = dir.path().join(share.file());
-        assert!(voxels(&path) == expected, "{}", share.file());
+        let brief = |all: &BTreeSet<(String, String, Vec<u16>)>| -> Vec<(String, usize)> {
+            all.iter().map(|(place, label, own)| (format!("{label} {place}"), own.iter().filter(|v| **v != 0).count())).take(6).collect()
+        };
+        let found = voxels(&path);
+        assert!(found == expected, "{}: {:?} {:?}", share.file(), brief(&found), brief(&expected));
         let labels: Vec<String> = read(&path).expect("an object").segments.into_iter().map(|s| s.label).collect();
         assert_eq!(labels, two);
     }
