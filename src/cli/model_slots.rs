@@ -24,6 +24,9 @@ pub struct Slots {
     pub active: Vec<Active>,
 }
 
+/// A model that can be used, or the digest of one that can not with the reason.
+pub type Found = Result<Member, (String, Fault)>;
+
 /// A model that may serve, and what it does.
 pub struct Member {
     /// The model.
@@ -90,7 +93,7 @@ impl Slots {
     }
 
     /// The configured models and the generations of the store; what can not be opened with its digest and the reason.
-    pub fn members(&self) -> Result<Vec<Result<Member, (String, Fault)>>, Fault> {
+    pub fn members(&self) -> Result<Vec<Found>, Fault> {
         let configured = self.models.iter().map(|model| {
             let (slot, role) = (model.digest.clone(), self.role(&model.digest, &model.digest));
             Ok(Member { model: Generation::clone(model), slot, role, lineage: None })

@@ -215,7 +215,7 @@ pub fn run(args: Args) -> Result<ExitCode, Fault> {
         match street.outcome(TICK) {
             Next::Outcome(outcome) => {
                 if let Some(subject) = running.remove(&outcome.job) {
-                    report.add(&subject, outcome, &bar)?;
+                    report.add(&subject, *outcome, &bar)?;
                 }
             }
             Next::Nothing => bar.say(doing(street.board(), total - waiting.len() - running.len(), total)),

@@ -155,7 +155,7 @@ impl Store {
         if !place.exists() {
             staging.publish(&place)?;
         }
-        Ok(Generation::open(&place)?)
+        Generation::open(&place)
     }
 
     /// The generation that a digest, or its unmistakable beginning of 8 or more digits, names. `model.unknown_generation` when there is none.

@@ -103,7 +103,7 @@ pub enum End {
 /// What waiting for an outcome gives.
 pub enum Next {
     /// One.
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
     /// None in this time.
     Nothing,
     /// None any more: the street is closed and empty.
@@ -234,7 +234,7 @@ impl Street {
     /// The next outcome, waited for at most `patience`.
     pub fn outcome(&self, patience: Duration) -> Next {
         match self.outcomes.recv_timeout(patience) {
-            Ok(outcome) => Next::Outcome(outcome),
+            Ok(outcome) => Next::Outcome(Box::new(outcome)),
             Err(e) if e.is_timeout() => Next::Nothing,
             Err(_) => Next::Over,
         }

@@ -73,6 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::unnecessary_literal_unwrap, reason = "it is to panic with the data in its message")]
     fn a_panic_quotes_nothing_that_was_worked_on() {
         let said = |work: fn()| panic_text(&*std::panic::catch_unwind(work).expect_err("it panics")).to_owned();
         assert_eq!(said(|| panic!("words of ours")), "words of ours");
