@@ -95,8 +95,7 @@ impl Sender {
 /// Receives `count` instances over so many associations; instances a second, and milliseconds from request to answer: half, and all but one of
 /// a hundred.
 fn receive(dir: &Path, count: usize, edge: u16, associations: usize) -> (f64, f64, f64) {
-    let mut config = Config::default();
-    config.state = dir.join("state");
+    let mut config = Config { state: dir.join("state"), ..Config::default() };
     config.output.path = dir.join("results");
     config.spool.path = dir.join("spool");
     (config.spool.min_free, config.spool.low_free) = (stunetd::config::ByteSize(0), stunetd::config::ByteSize(0));
