@@ -69,13 +69,13 @@ fn every_rung_gives_the_same_labels() {
         let first = run(&mut engine, study(&manifest)).expect("labels");
         assert_eq!(engine.steps_down(), 0);
         assert!(first.present().len() > 1, "{:?}: too little to compare", first.present());
-        for rung in 1..all.len() {
+        for (rung, way) in all.iter().enumerate().skip(1) {
             // The image is on the host already; then each way fails at once.
             let short = Shortage::begin(LEAST, 1, rung as u64).expect("a shortage");
             let map = run(&mut engine, study(&manifest)).expect("labels");
             drop(short);
             assert_eq!(engine.steps_down(), rung);
-            assert!(values(&map) == values(&first), "other labels on {:?}", all[rung]);
+            assert!(values(&map) == values(&first), "other labels on {way:?}");
         }
     }
 }
