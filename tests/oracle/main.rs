@@ -67,8 +67,8 @@ const PARTS: [Part; 17] = {
             faults::failing_disk(n, Failing::Changes, libc::EROFS, dice)
         }),
         part("clock", "R14 a clock that jumps", [40, 400, 2000], faults::clock_jumps),
-        part("destinations", "R10 bad destinations", [8, 80, 400], edges::bad_destinations),
-        part("ledgers", "damaged and older ledgers", [1, 5, 25], edges::damaged_ledgers),
+        part("destinations", "R10 bad destinations", [0, 80, 400], edges::bad_destinations),
+        part("ledgers", "damaged and older ledgers", [0, 5, 25], edges::damaged_ledgers),
         part("removal", "kills while spool files go", [10, 100, 500], edges::killed_removals),
     ]
 };
