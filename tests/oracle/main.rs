@@ -66,7 +66,7 @@ const PARTS: [Part; 17] = {
         part("read-only", "R5 a disk made read-only", [5, ALL, ALL], |n, dice| {
             faults::failing_disk(n, Failing::Changes, libc::EROFS, dice)
         }),
-        part("clock", "R14 a clock that jumps", [40, 400, 2000], faults::clock_jumps),
+        part("clock", "R14 a clock that jumps", [0, 400, 2000], faults::clock_jumps),
         part("destinations", "R10 bad destinations", [0, 80, 400], edges::bad_destinations),
         part("ledgers", "damaged and older ledgers", [0, 5, 25], edges::damaged_ledgers),
         part("removal", "kills while spool files go", [10, 100, 500], edges::killed_removals),
